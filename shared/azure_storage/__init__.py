@@ -1,0 +1,1 @@
+"""How pgkeep talks to Azure Storage, blobs and queues alike: transport, patience, refusals."""

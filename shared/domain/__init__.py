@@ -1,0 +1,1 @@
+"""Pure rules of backup and recovery: no I/O, no clock, no environment."""

@@ -1,0 +1,45 @@
+"""Annotated types for the fields of documents, messages and settings: one pattern, one place."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
+
+from shared.domain.backup import BackupLabel
+from shared.domain.cluster import CLUSTER_NAME_PATTERN
+from shared.domain.lsn import Lsn
+from shared.domain.schedule import check_cron
+from shared.errors import InvalidInput
+
+
+def _label(text: str) -> str:
+    try:
+        return BackupLabel.parse(text).text
+    except InvalidInput as error:
+        raise ValueError(error.fact) from None
+
+
+def _lsn(value: object) -> Lsn:
+    if isinstance(value, Lsn):
+        return value
+    try:
+        return Lsn.parse(str(value))
+    except InvalidInput as error:
+        raise ValueError(error.fact) from None
+
+
+def _cron(text: str) -> str:
+    try:
+        return check_cron(text)
+    except InvalidInput as error:
+        raise ValueError(error.fact) from None
+
+
+# RFC 8785 writes numbers as IEEE doubles: integers stay exact below 2^53.
+Size = Annotated[int, Field(ge=0, lt=2**53)]
+Milliseconds = Annotated[int, Field(ge=0, lt=2**53)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SystemIdentifier = Annotated[str, Field(pattern=r"^[1-9]\d{0,19}$")]
+Cluster = Annotated[str, Field(pattern=CLUSTER_NAME_PATTERN)]
+Label = Annotated[str, AfterValidator(_label)]
+Cron = Annotated[str, AfterValidator(_cron)]
+LsnText = Annotated[Lsn, PlainValidator(_lsn), PlainSerializer(str, return_type=str)]

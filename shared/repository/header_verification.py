@@ -1,0 +1,156 @@
+"""Header verification: does a committed backup hold together, judged without reading its data?
+
+The document is authenticated; every blob it names must exist with the stated size, every key
+record must exist, and the documents it names (parent, previous) must have the stated digests.
+Whether the bytes themselves are right is for the deep verification to say.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from shared.domain.backup import BackupLabel
+from shared.errors import (
+    BlobNotFound,
+    ChainBroken,
+    ClusterIdentityDiffers,
+    ClusterUnknown,
+    PartSizeDiffers,
+    PgkeepError,
+)
+from shared.repository import layout
+from shared.repository.backups import BackupNotFound, StoredBackup, read_backup, read_cluster
+from shared.repository.belief import is_unbelievable
+from shared.repository.blob_store import BlobName, BlobStore
+from shared.repository.documents import BackupLink, ClusterDocument, Finding, SealedObject, Volume
+from shared.repository.layout import BackupRef
+from shared.repository.signatures import PinnedKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a repository says about the blobs around a document.
+
+    `size_of` answers in bytes, or None when the blob is absent; `digest_of` with the SHA-256 of a
+    backup's stored document, or None when there is none that can be believed.
+    """
+
+    size_of: Callable[[BlobName], int | None]
+    digest_of: Callable[[BackupRef], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderVerification:
+    """An authenticated backup, the identity of its cluster, and what is wrong around it."""
+
+    backup: StoredBackup
+    cluster: ClusterDocument
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
+
+
+def verify_header(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> HeaderVerification:
+    """Read and authenticate the document, then ask for every blob that it names.
+
+    Raises what `read_backup` raises, and ClusterUnknown when nothing registered the cluster.
+    """
+    backup = read_backup(store, ref, pinned)
+    cluster = read_cluster(store, ref.cluster, pinned)
+    if cluster is None:
+        raise ClusterUnknown(f"{ref.document} belongs to a cluster without a cluster.json")
+    surroundings = Surroundings(
+        lambda name: _size_of(store, name), lambda other: _digest_of(store, other, pinned)
+    )
+    return judge(backup, cluster, surroundings)
+
+
+def judge(
+    backup: StoredBackup, cluster: ClusterDocument, surroundings: Surroundings
+) -> HeaderVerification:
+    """The findings in the order of the document; the same blobs always give the same findings."""
+    findings = (
+        *_identity(backup, cluster),
+        *_parts(backup, surroundings),
+        *_key_records(backup, surroundings),
+        *_links(backup, surroundings),
+    )
+    return HeaderVerification(backup, cluster, findings)
+
+
+def _identity(backup: StoredBackup, cluster: ClusterDocument) -> Iterator[Finding]:
+    document = backup.document
+    claimed = (document.cluster_uuid, document.system_identifier)
+    if claimed != (cluster.cluster_uuid, cluster.system_identifier):
+        fact = (
+            f"backup is of system {document.system_identifier} of cluster {document.cluster_uuid}, "
+            f"registered is {cluster.system_identifier} of {cluster.cluster_uuid}"
+        )
+        yield _finding(backup.ref.document, ClusterIdentityDiffers(fact))
+
+
+def _parts(backup: StoredBackup, surroundings: Surroundings) -> Iterator[Finding]:
+    parts: tuple[Volume | SealedObject, ...] = (*backup.document.volumes, *backup.document.objects)
+    for part in parts:
+        name = backup.ref.blob(part.name)
+        size = surroundings.size_of(name)
+        if size is None:
+            yield _finding(name, BlobNotFound("the document names it, but it is absent"))
+        elif size != part.stored_size:
+            fact = f"blob has {size} bytes, the document states {part.stored_size}"
+            yield _finding(name, PartSizeDiffers(fact))
+
+
+def _key_records(backup: StoredBackup, surroundings: Surroundings) -> Iterator[Finding]:
+    kids = {backup.document.kid, *(item.kid for item in backup.document.objects)}
+    for kid in sorted(kids):
+        name = layout.key_record(backup.ref.cluster, kid)
+        if surroundings.size_of(name) is None:
+            yield _finding(name, BlobNotFound("parts are sealed under it, but it is absent"))
+
+
+def _links(backup: StoredBackup, surroundings: Surroundings) -> Iterator[Finding]:
+    """A previous backup may have expired; a parent may not as long as its child lives."""
+    document = backup.document
+    if document.previous is not None:
+        yield from _link(backup, document.previous, surroundings, may_be_absent=True)
+    if document.parent is not None:
+        yield from _link(backup, document.parent, surroundings, may_be_absent=False)
+
+
+def _link(
+    backup: StoredBackup, link: BackupLink, surroundings: Surroundings, *, may_be_absent: bool
+) -> Iterator[Finding]:
+    other = BackupRef(backup.ref.cluster, BackupLabel.parse(link.label))
+    digest = surroundings.digest_of(other)
+    if digest is None and not may_be_absent:
+        yield _finding(
+            other.document,
+            ChainBroken(f"{backup.ref.label} needs it as its parent"),
+        )
+    elif digest is not None and digest != link.digest:
+        fact = f"document has digest {digest}, backup {backup.ref.label} names {link.digest}"
+        yield _finding(other.document, ChainBroken(fact))
+
+
+def _finding(name: BlobName, error: PgkeepError) -> Finding:
+    return Finding(code=error.code, object=str(name), detail=error.fact)
+
+
+def _size_of(store: BlobStore, name: BlobName) -> int | None:
+    try:
+        return store.head(name).size
+    except BlobNotFound:
+        return None
+
+
+def _digest_of(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> str | None:
+    try:
+        return read_backup(store, ref, pinned).digest
+    except BackupNotFound:
+        return None
+    except PgkeepError as error:
+        if is_unbelievable(error):
+            return None
+        raise

@@ -1,0 +1,153 @@
+"""The only place that knows a blob path: names of everything the repository holds, both ways.
+
+    full|incremental/<cluster>/<label>/base.<tablespace-oid|pgdata>.<volume>   data volumes
+                                      /backup_manifest · /index · /facts       sealed objects
+                                      /backup.json                             backup document, last
+    evidence/<cluster>/cluster.json · keys/<kid>.json · keys/<kid>.rewrap-<n>.json
+                      /verifications/<id>/report.json · drills/<id>/report.json
+    state/locks/<name>.json                                                    leases
+
+`parse(format(x)) == x` is a property test.
+"""
+
+import re
+from dataclasses import dataclass
+
+from shared.domain.backup import BackupKind, BackupLabel
+from shared.domain.cluster import CLUSTER_NAME_PATTERN, ClusterName, cluster_name
+from shared.errors import InvalidInput
+from shared.repository.blob_store import BlobName
+
+EVIDENCE = "evidence"
+STATE = "state"
+CONTAINERS = ("full", "incremental", "wal", "dump", EVIDENCE, STATE)
+
+PGDATA_ARCHIVE = "pgdata"
+BACKUP_DOCUMENT = "backup.json"
+BACKUP_MANIFEST = "backup_manifest"
+INDEX = "index"
+FACTS = "facts"
+
+_CLUSTER = CLUSTER_NAME_PATTERN.strip("^$").replace("(", "(?:")
+_DOCUMENT = re.compile(rf"(?P<cluster>{_CLUSTER})/(?P<label>[^/]+)/backup\.json")
+_VOLUME = re.compile(
+    r"base\.(?P<archive>pgdata|[1-9]\d{0,9})\.(?P<number>\d{4}|[1-9]\d{4,5})", re.ASCII
+)
+_REPORT = re.compile(
+    rf"(?P<cluster>{_CLUSTER})/(?P<kind>verifications|drills)/(?P<id>[^/]+)/report\.json"
+)
+_KEY = re.compile(
+    rf"(?P<cluster>{_CLUSTER})/keys/(?P<kid>[a-z0-9]+)(?:\.rewrap-(?P<n>[1-9]\d*))?\.json",
+    re.ASCII,
+)
+
+
+class BlobNameUnknown(InvalidInput):
+    """A blob whose name is none of the repository's."""
+
+    code = "blob-name-unknown"
+    hint = "Only pgkeep should write to the repository's containers; look at who wrote this blob."
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BackupRef:
+    """One backup of one cluster; the kind is part of the label."""
+
+    cluster: ClusterName
+    label: BackupLabel
+
+    @property
+    def kind(self) -> BackupKind:
+        return self.label.kind
+
+    def blob(self, name: str) -> BlobName:
+        """The blob of this backup that the document calls `name`."""
+        return BlobName(self.kind.value, f"{self.cluster}/{self.label}/{name}")
+
+    @property
+    def document(self) -> BlobName:
+        return self.blob(BACKUP_DOCUMENT)
+
+    def object_name(self, name: str) -> str:
+        """What the AAD calls the sealed object: without the cluster, which has its own line."""
+        return f"{self.kind.value}/{self.label}/{name}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VolumeName:
+    """`archive` is `pgdata` or a tablespace's OID in decimal; volumes count from 0."""
+
+    archive: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"base.{self.archive}.{self.number:04d}"
+
+    @classmethod
+    def parse(cls, text: str) -> "VolumeName":
+        match = _VOLUME.fullmatch(text)
+        if match is None:
+            raise BlobNameUnknown(f"{text!r} is not the name of a volume")
+        return cls(match["archive"], int(match["number"]))
+
+
+def backup_of_document(name: BlobName) -> BackupRef:
+    """The backup whose document has this name. Raises BlobNameUnknown, BackupLabelInvalid."""
+    match = _DOCUMENT.fullmatch(name.path)
+    if match is None or name.container not in {kind.value for kind in BackupKind}:
+        raise BlobNameUnknown(f"{name} is not the name of a backup document")
+    ref = BackupRef(cluster_name(match["cluster"]), BackupLabel.parse(match["label"]))
+    if ref.document != name:
+        raise BlobNameUnknown(f"{name} holds a label of another kind")
+    return ref
+
+
+def is_backup_document(name: BlobName) -> bool:
+    return name.path.endswith(f"/{BACKUP_DOCUMENT}")
+
+
+def backups_prefix(cluster: ClusterName) -> str:
+    """Prefix in a backup container below which all backups of the cluster lie, oldest first."""
+    return f"{cluster}/"
+
+
+def cluster_document(cluster: ClusterName) -> BlobName:
+    return BlobName(EVIDENCE, f"{cluster}/cluster.json")
+
+
+def key_record(cluster: ClusterName, kid: str, rewrap: int = 0) -> BlobName:
+    """`rewrap` 0 is the first record; rotation adds 1, 2, … beside it."""
+    suffix = f".rewrap-{rewrap}" if rewrap else ""
+    return BlobName(EVIDENCE, f"{cluster}/keys/{kid}{suffix}.json")
+
+
+def key_records_prefix(cluster: ClusterName, kid: str) -> str:
+    return f"{cluster}/keys/{kid}."
+
+
+def parse_key_record(name: BlobName) -> tuple[ClusterName, str, int]:
+    """Cluster, kid and rewrap number. Raises BlobNameUnknown."""
+    match = _KEY.fullmatch(name.path)
+    if match is None or name.container != EVIDENCE:
+        raise BlobNameUnknown(f"{name} is not the name of a key record")
+    return cluster_name(match["cluster"]), match["kid"], int(match["n"] or 0)
+
+
+def verification_report(cluster: ClusterName, report_id: str) -> BlobName:
+    return BlobName(EVIDENCE, f"{cluster}/verifications/{report_id}/report.json")
+
+
+def drill_report(cluster: ClusterName, drill_id: str) -> BlobName:
+    return BlobName(EVIDENCE, f"{cluster}/drills/{drill_id}/report.json")
+
+
+def parse_report(name: BlobName) -> tuple[ClusterName, str, str]:
+    """Cluster, `verifications` or `drills`, and the report's id. Raises BlobNameUnknown."""
+    match = _REPORT.fullmatch(name.path)
+    if match is None or name.container != EVIDENCE:
+        raise BlobNameUnknown(f"{name} is not the name of a report")
+    return cluster_name(match["cluster"]), match["kind"], match["id"]
+
+
+def lock(cluster: ClusterName, what: str) -> BlobName:
+    return BlobName(STATE, f"locks/{cluster}/{what}.json")

@@ -1,0 +1,9 @@
+"""The test harness: one plug-in for each thing that tests need, see tests/harness."""
+
+pytest_plugins = [
+    "tests.harness.azurite",
+    "tests.harness.fixed_clock",
+    "tests.harness.postgres_clusters",
+    "tests.harness.tcp_proxy",
+    "tests.harness.worker_services",
+]

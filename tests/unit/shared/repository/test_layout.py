@@ -1,0 +1,113 @@
+"""Names of blobs, both ways: parse(format(x)) == x, and format(parse(name)) == name."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.domain.backup import BackupKind, BackupLabel
+from shared.domain.cluster import CLUSTER_NAME_PATTERN, ClusterName
+from shared.errors import InvalidInput
+from shared.repository import layout
+from shared.repository.blob_store import BlobName
+from shared.repository.layout import BackupRef, BlobNameUnknown, VolumeName
+
+CLUSTERS = st.from_regex(CLUSTER_NAME_PATTERN, fullmatch=True).map(
+    lambda text: ClusterName(text.rstrip("\n"))
+)
+LABELS = st.builds(
+    BackupLabel.new,
+    st.sampled_from(BackupKind),
+    st.integers(0, 2**37).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
+)
+REFS = st.builds(BackupRef, CLUSTERS, LABELS)
+VOLUMES = st.builds(
+    VolumeName,
+    st.one_of(st.just("pgdata"), st.integers(1, 2**32 - 1).map(str)),
+    st.integers(0, 999_999),
+)
+KIDS = st.from_regex(r"k[a-z2-7]{26}", fullmatch=True)
+# What somebody might put into a container: nearly right, or anything.
+NEARLY = st.one_of(
+    st.text(max_size=40),
+    st.from_regex(r"base\.(pgdata|\d{1,11})\.\d{1,8}"),
+    st.from_regex(r"[a-z-]{1,4}/keys/[a-z0-9]{1,5}(\.rewrap-\d{1,3})?\.json"),
+    st.from_regex(r"[a-z]{1,4}/(drills|verifications)/[^/]{1,9}/report\.json"),
+    st.from_regex(r"[a-z]{1,4}/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/backup\.json"),
+)
+
+
+@given(REFS)
+def test_a_document_s_name_tells_its_backup(ref: BackupRef) -> None:
+    assert layout.backup_of_document(ref.document) == ref
+    assert layout.is_backup_document(ref.document)
+    assert ref.document.path.startswith(layout.backups_prefix(ref.cluster))
+
+
+@given(VOLUMES)
+def test_a_volume_s_name_is_read_back(name: VolumeName) -> None:
+    assert VolumeName.parse(str(name)) == name
+
+
+@given(CLUSTERS, KIDS, st.integers(0, 999_999))
+def test_a_key_record_s_name_is_read_back(cluster: ClusterName, kid: str, rewrap: int) -> None:
+    name = layout.key_record(cluster, kid, rewrap)
+    assert layout.parse_key_record(name) == (cluster, kid, rewrap)
+    assert name.path.startswith(layout.key_records_prefix(cluster, kid))
+
+
+@given(CLUSTERS, st.uuids().map(str))
+def test_a_report_s_name_is_read_back(cluster: ClusterName, report: str) -> None:
+    drill = layout.drill_report(cluster, report)
+    verification = layout.verification_report(cluster, report)
+    assert layout.parse_report(drill) == (cluster, "drills", report)
+    assert layout.parse_report(verification) == (cluster, "verifications", report)
+
+
+@given(NEARLY, st.sampled_from(layout.CONTAINERS))
+def test_a_foreign_name_is_refused_or_is_the_one_that_we_would_write(
+    path: str, container: str
+) -> None:
+    name = BlobName(container, path)
+    with suppress(InvalidInput):
+        assert layout.backup_of_document(name).document == name
+    with suppress(InvalidInput):
+        assert layout.key_record(*layout.parse_key_record(name)) == name
+    with suppress(InvalidInput):
+        cluster, kind, report = layout.parse_report(name)
+        made = layout.drill_report if kind == "drills" else layout.verification_report
+        assert made(cluster, report) == name
+    with suppress(InvalidInput):
+        assert str(VolumeName.parse(path)) == path
+
+
+@pytest.mark.parametrize(
+    ("container", "path"),
+    [
+        ("incremental", "main/20261122T030000Z-F-k3x7/backup.json"),
+        ("evidence", "main/20261122T030000Z-F-k3x7/backup.json"),
+        ("full", "main/20261122T030000Z-F-k3x7/deeper/backup.json"),
+        ("full", "Main/20261122T030000Z-F-k3x7/backup.json"),
+    ],
+)
+def test_a_document_in_the_wrong_place_is_refused(container: str, path: str) -> None:
+    with pytest.raises(BlobNameUnknown) as refused:
+        layout.backup_of_document(BlobName(container, path))
+    assert f"{container}/{path}" in refused.value.fact
+
+
+@pytest.mark.parametrize(
+    "text", ["base.pgdata.00001", "base.0.0000", "base.pgdata.\u0660\u0660\u0660\u0660", "base."]
+)
+def test_a_volume_has_one_name_only(text: str) -> None:
+    with pytest.raises(BlobNameUnknown):
+        VolumeName.parse(text)
+
+
+def test_u15_the_object_s_name_for_the_seal_leaves_out_the_cluster() -> None:
+    ref = BackupRef(ClusterName("main"), BackupLabel("20261122T030000Z-F-k3x7"))
+    assert ref.object_name("index") == "full/20261122T030000Z-F-k3x7/index"
+    assert str(ref.blob("index")) == "full/main/20261122T030000Z-F-k3x7/index"
+    assert str(layout.lock(ref.cluster, "backup")) == "state/locks/main/backup.json"

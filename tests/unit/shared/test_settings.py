@@ -1,0 +1,159 @@
+"""Settings: a file that is wrong is told with its name, the line and the key."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from shared.errors import SettingsInvalid
+from shared.settings import AzureRepository, DirectoryRepository, load
+
+REPOSITORY = '[repository]\ntype = "directory"\npath = "blobs"\n'
+CLUSTER = '[[cluster]]\nname = "main"\ndsn = "host=db user=backup"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "pgkeep.toml"
+
+
+def refusal(file: Path, text: str, environment: dict[str, str] | None = None) -> str:
+    file.write_text(text, "utf-8")
+    with pytest.raises(SettingsInvalid) as refused:
+        load(file, environment or {})
+    return refused.value.fact
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ('[repository]\ntype = "directory"\npath = "x"\ncolour = 1\n', 4, "repository.colour"),
+        (REPOSITORY + "[worker]\ncompression_level = 99\n", 5, "worker.compression_level"),
+        (REPOSITORY + "[worker]\nlease_seconds = 'soon'\n", 5, "worker.lease_seconds"),
+        ("[repository]\npath = 'x'\n", 1, "repository.type: is missing"),
+        (REPOSITORY + "[unknown]\nx = 1\n", 4, "unknown"),
+        (REPOSITORY + CLUSTER + '[cluster.schedule]\nfull = "every day"\n', 8, "schedule.full"),
+        (REPOSITORY + CLUSTER + '\n[[cluster]]\nname = "B"\ndsn = ""\n', 9, "cluster.1.name"),
+        ('[repository]\ntype = "tape"\n', 1, "repository"),
+        ("profile = 'fast'\n" + REPOSITORY, 1, "profile"),
+        ("[repository]\ntype = 'azure'\n", 1, "repository.account_url"),
+        (
+            REPOSITORY + "[keys]\nrecipients = [{ path = 'a' }, { path = 1 }]\n",
+            5,
+            "keys.recipients",
+        ),
+        (REPOSITORY + CLUSTER + CLUSTER, 1, "two clusters have one name"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_with_file_line_and_key(
+    file: Path, text: str, line: int, key: str
+) -> None:
+    fact = refusal(file, text)
+    assert key in fact
+    assert str(file) in fact
+    if "two clusters" not in key:
+        assert f"line {line}:" in fact
+
+
+def test_a_file_that_is_no_toml_is_told_with_its_line(file: Path) -> None:
+    fact = refusal(file, REPOSITORY + "[worker\n")
+    assert str(file) in fact
+    assert "line 4" in fact
+
+
+def test_a_file_that_is_missing_or_no_text_is_told_with_its_name(file: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="cannot read"):
+        load(file, {})
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsInvalid, match="cannot read") as refused:
+        load(file, {})
+    assert str(file) in refused.value.fact
+
+
+def test_without_a_repository_the_settings_are_refused(file: Path) -> None:
+    assert "repository" in refusal(file, CLUSTER)
+
+
+def test_a_wrong_secret_is_not_quoted(file: Path) -> None:
+    text = REPOSITORY + "[[cluster]]\nname = 'main'\ndsn = ['canary-password']\n"
+    assert "canary" not in refusal(file, text)
+
+
+def test_relative_paths_begin_at_the_file_whatever_the_working_directory(
+    file: Path, tmp_path: Path
+) -> None:
+    file.write_text(
+        REPOSITORY
+        + "[drill]\nscratch = 'scratch'\nprogram_directories = ['pg/bin', '/opt/pg']\n"
+        + "[keys]\nsigning = { type = 'pem', path = 'keys/s.pem' }\n"
+        + "pinned = [{ path = '/etc/p.pem' }]\n"
+        + CLUSTER
+        + "validation_sql = 'checks.sql'\n",
+        "utf-8",
+    )
+    found = load(file, {})
+    assert isinstance(found.repository, DirectoryRepository)
+    assert found.repository.path == tmp_path / "blobs"
+    assert found.drill.scratch == tmp_path / "scratch"
+    assert found.drill.program_directories == (tmp_path / "pg/bin", Path("/opt/pg"))
+    assert found.keys.signing is not None
+    assert found.keys.signing.path == tmp_path / "keys/s.pem"  # type: ignore[union-attr]
+    assert found.keys.pinned[0].path == Path("/etc/p.pem")
+    assert found.cluster[0].validation_sql == tmp_path / "checks.sql"
+
+
+def test_the_environment_overrides_and_adds_keys(file: Path) -> None:
+    file.write_text(REPOSITORY + "[worker]\ntransfer_threads = 2\n", "utf-8")
+    found = load(
+        None,
+        {
+            "PGKEEP_CONFIG": str(file),
+            "PGKEEP_WORKER__TRANSFER_THREADS": "5",
+            "PGKEEP_CATALOGUE__DSN": "host=catalogue",
+            "PGKEEP_PROFILE": "development",
+            # The Functions host's connection settings share the prefix and are not ours.
+            "PGKEEP_REPOSITORY__blobServiceUri": "https://example.org",
+            "PGKEEP_DISPATCH_SCHEDULE": "* * * * * *",
+        },
+    )
+    assert found.worker.transfer_threads == 5
+    assert found.catalogue is not None
+    assert found.catalogue.dsn.get_secret_value() == "host=catalogue"
+    assert found.profile == "development"
+
+
+def test_the_environment_alone_can_be_enough() -> None:
+    variables = {
+        "PGKEEP_REPOSITORY__TYPE": "azure",
+        "PGKEEP_REPOSITORY__ACCOUNT_URL": "https://x.blob.core.windows.net",
+    }
+    found = load(None, variables)
+    assert isinstance(found.repository, AzureRepository)
+    assert found.repository.credential.kind == "managed-identity"
+
+
+def test_a_wrong_variable_is_told_by_its_key(file: Path) -> None:
+    fact = refusal(file, REPOSITORY, {"PGKEEP_WORKER__TRANSFER_THREADS": "many"})
+    assert "worker.transfer_threads" in fact
+    fact = refusal(file, REPOSITORY, {"PGKEEP_REPOSITORY__PATH__DEEPER": "x"})
+    assert "PGKEEP_REPOSITORY__PATH__DEEPER" in fact
+
+
+def test_a_cluster_that_the_file_does_not_name_is_refused_with_those_it_does(file: Path) -> None:
+    file.write_text(REPOSITORY + CLUSTER, "utf-8")
+    with pytest.raises(SettingsInvalid, match=r"no cluster 'other' .*known: main"):
+        load(file, {}).cluster_named("other")
+
+
+def test_i7_secrets_do_not_show_when_settings_are_printed(file: Path) -> None:
+    text = REPOSITORY + "[[cluster]]\nname = 'main'\ndsn = 'host=x user=y password=canary'\n"
+    file.write_text(text, "utf-8")
+    found = load(file, {})
+    assert isinstance(found.cluster[0].dsn, SecretStr)
+    for shown in (repr(found), str(found), found.model_dump_json()):
+        assert "canary" not in shown
+
+
+def test_a_schedule_can_be_switched_off(file: Path) -> None:
+    file.write_text(REPOSITORY + CLUSTER + "[cluster.schedule]\nfull = false\n", "utf-8")
+    assert load(file, {}).cluster[0].schedule.full is False
