@@ -1,0 +1,109 @@
+"""From settings to adapters: what both composition roots need alike, in one place."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from shared import settings as s
+from shared.azure_storage.transport import Credential
+from shared.errors import SettingsInvalid
+from shared.jobs.azure_queue import AzureQueue, open_queue
+from shared.jobs.blob_lease import open_blob_leases
+from shared.jobs.file_lease import FileLeases
+from shared.jobs.lease import LeaseStore
+from shared.repository import layout
+from shared.repository.azure_blob_store import AzureBlobStore, open_blob_store
+from shared.repository.azure_credentials import CredentialKind, credential_for
+from shared.repository.blob_store import BlobStore
+from shared.repository.directory_blob_store import DirectoryBlobStore
+from shared.repository.pinned_keys import PinnedKey, key_fingerprint
+from shared.repository.signatures import PinnedKeys
+
+
+def blob_store(repository: s.AzureRepository | s.DirectoryRepository, threads: int) -> BlobStore:
+    """Raises AccountUrlInvalid, AccountKeyRefused, SettingsInvalid. Sends nothing to Azure yet.
+
+    A directory gets its containers here: nobody else would make them.
+    """
+    if isinstance(repository, s.DirectoryRepository):
+        create_containers(repository)
+        return DirectoryBlobStore(repository.path)
+    return _azure_store(repository, threads)
+
+
+def create_containers(repository: s.AzureRepository | s.DirectoryRepository) -> None:
+    """Make the containers that are missing; needs more rights than a writer of backups has."""
+    store: DirectoryBlobStore | AzureBlobStore
+    if isinstance(repository, s.DirectoryRepository):
+        store = DirectoryBlobStore(repository.path)
+    else:
+        store = _azure_store(repository, threads=1)
+    for container in layout.CONTAINERS:
+        store.create_container(container)
+
+
+def leases(
+    repository: s.AzureRepository | s.DirectoryRepository, clock: Callable[[], datetime]
+) -> LeaseStore:
+    """Leases live where the backups do: in the one container that may be changed."""
+    if isinstance(repository, s.DirectoryRepository):
+        return FileLeases(repository.path / layout.STATE, clock)
+    return open_blob_leases(
+        repository.account_url,
+        layout.STATE,
+        azure_credential(repository.credential, repository.account_url),
+        ca_file=_text(repository.ca_file),
+    )
+
+
+def job_queue(settings: s.Settings, name: str) -> AzureQueue:
+    """Raises SettingsInvalid when the settings have no section [queues]."""
+    queues = settings.queues
+    if queues is None:
+        raise SettingsInvalid("the settings have no section [queues]")
+    return open_queue(
+        queues.account_url,
+        name,
+        azure_credential(queues.credential, queues.account_url),
+        ca_file=_text(queues.ca_file),
+    )
+
+
+def pinned_keys(keys: s.Keys) -> PinnedKeys:
+    """Raises SettingsInvalid for a file that cannot be read, PinnedKeyInvalid for its content."""
+    pinned = {}
+    for item in keys.pinned:
+        try:
+            pem = item.path.read_bytes()
+        except OSError as error:
+            raise SettingsInvalid(f"cannot read {item.path}: {error.strerror}") from None
+        key = PinnedKey.from_pem(pem, item.revoked_after)
+        pinned[item.key_id or key_fingerprint(key.public_key)] = key
+    return pinned
+
+
+def azure_credential(credential: s.Credential, account_url: str) -> Credential:
+    """Raises AccountKeyRefused for a key whose account is not the emulator's."""
+    secret = credential.account_key
+    return credential_for(
+        CredentialKind(credential.kind),
+        account_url=account_url,
+        client_id=credential.client_id,
+        # The emulator's accounts are the first part of the path, not of the host name.
+        account_name=urlsplit(account_url).path.strip("/"),
+        account_key=None if secret is None else secret.get_secret_value(),
+    )
+
+
+def _azure_store(repository: s.AzureRepository, threads: int) -> AzureBlobStore:
+    return open_blob_store(
+        repository.account_url,
+        azure_credential(repository.credential, repository.account_url),
+        ca_file=_text(repository.ca_file),
+        threads=threads,
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,1 @@
+"""Jobs between the edges: messages, queues, leases."""

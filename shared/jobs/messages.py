@@ -1,0 +1,118 @@
+"""Messages on the queues: versioned, one pydantic model each, the only parser they have.
+
+Jobs go from the function app to the container host, one queue per role, so that each role's
+identity can be given just its own rights. Events come back on one queue. An event is a hint that
+something happened; the facts themselves are signed documents in the repository.
+"""
+
+from typing import Annotated, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from shared.domain.backup import BackupKind
+from shared.domain.field_types import Cluster, Label, Sha256
+from shared.domain.job import JobEventKind, JobReport, JobVerb
+from shared.errors import MessageInvalid
+
+BACKUP_QUEUE = "pgkeep-backup"
+RESTORE_QUEUE = "pgkeep-restore"
+EVENT_QUEUE = "pgkeep-events"
+JOB_QUEUES = (BACKUP_QUEUE, RESTORE_QUEUE)
+QUEUES = (*JOB_QUEUES, EVENT_QUEUE)
+
+# Azure Queue Storage: a message holds 64 KiB, base64 leaves 48 KiB of text.
+MAX_MESSAGE = 48 * 1024
+
+T = TypeVar("T")
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    job_id: UUID
+    cluster: Cluster
+
+
+class BackupJob(Message):
+    """Take a backup. `due` is the tick it serves, or None when a person asked."""
+
+    verb: Literal[JobVerb.BACKUP] = JobVerb.BACKUP
+    kind: BackupKind
+    due: AwareDatetime | None = None
+    late: bool = False
+
+
+class VerifyJob(Message):
+    """Read a committed backup back: every segment, every file."""
+
+    verb: Literal[JobVerb.VERIFY] = JobVerb.VERIFY
+    label: Label
+    document_digest: Sha256
+
+
+class DrillJob(Message):
+    """Restore a backup into a throw-away instance and check it; `label` None means the newest."""
+
+    verb: Literal[JobVerb.DRILL] = JobVerb.DRILL
+    label: Label | None = None
+
+
+class JobEvent(Message):
+    """What a worker reports of a job. `result` is a backup label or a report's id."""
+
+    verb: JobVerb
+    kind: JobEventKind
+    attempt: int = Field(ge=1)
+    at: AwareDatetime
+    succeeded: bool | None = None
+    done_bytes: int = Field(default=0, ge=0)
+    total_bytes: int = Field(default=0, ge=0)
+    result: str | None = Field(default=None, max_length=200)
+    error_code: str | None = Field(default=None, max_length=100)
+    error_fact: str | None = Field(default=None, max_length=2000)
+
+    def report(self) -> JobReport:
+        return JobReport(
+            kind=self.kind,
+            attempt=self.attempt,
+            at=self.at,
+            succeeded=self.succeeded,
+            done_bytes=self.done_bytes,
+            total_bytes=self.total_bytes,
+            result=self.result,
+            error_code=self.error_code,
+            error_fact=self.error_fact,
+        )
+
+
+Job = Annotated[BackupJob | VerifyJob | DrillJob, Field(discriminator="verb")]
+_JOB: TypeAdapter[BackupJob | VerifyJob | DrillJob] = TypeAdapter(Job)
+_EVENT = TypeAdapter(JobEvent)
+
+
+def queue_of(job: BackupJob | VerifyJob | DrillJob) -> str:
+    """The queue of the role that may do it: only the restore role can decrypt."""
+    return BACKUP_QUEUE if isinstance(job, BackupJob) else RESTORE_QUEUE
+
+
+def parse_job(text: str) -> BackupJob | VerifyJob | DrillJob:
+    """Raises MessageInvalid, naming the first field that does not fit."""
+    return _parse(_JOB, text)
+
+
+def parse_event(text: str) -> JobEvent:
+    """Raises MessageInvalid, naming the first field that does not fit."""
+    return _parse(_EVENT, text)
+
+
+def _parse(adapter: TypeAdapter[T], text: str) -> T:
+    if len(text) > MAX_MESSAGE:
+        raise MessageInvalid(f"message of {len(text)} characters is longer than {MAX_MESSAGE}")
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "message"
+        raise MessageInvalid(f"{where}: {first['msg'].lower()}") from None
