@@ -1,0 +1,66 @@
+"""The sealed blobs of one backup on their way up, and what the document will say of each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shared.domain.backup import BackupLabel
+from shared.repository import layout
+from shared.repository.documents import SealedObject
+from shared.repository.layout import BackupRef
+from worker.commands.backup_keys import BackupKey
+from worker.commands.services import Services
+from worker.pipeline.sealed_upload import SealedUpload, StoredBlob, TransferPools, open_upload
+from worker.pipeline.tar_index import head_line
+
+
+class PartUploads:
+    """Opens uploads under the backup's own names; `stored` lists the committed small ones."""
+
+    def __init__(self, services: Services, pools: TransferPools, ref: BackupRef) -> None:
+        self._services = services
+        self._pools = pools
+        self._ref = ref
+        self.stored: list[SealedObject] = []
+
+    def open(self, name: str, key: BackupKey) -> SealedUpload:
+        return open_upload(
+            self._services.store,
+            self._ref.blob(name),
+            key.for_object(name),
+            self._pools,
+            self._services.random,
+        )
+
+    def put(self, name: str, key: BackupKey, plain: bytes) -> None:
+        """A small object in one go."""
+        upload = self.open(name, key)
+        try:
+            upload.write(plain)
+            self._record(name, key, upload.commit())
+        except BaseException:
+            upload.abandon()
+            raise
+
+    @contextmanager
+    def index(self, key: BackupKey, label: BackupLabel) -> Iterator[SealedUpload]:
+        """The index, open while the stream runs; committed when it ended well."""
+        upload = self.open(layout.INDEX, key)
+        try:
+            upload.write(head_line(str(label)))
+            yield upload
+            self._record(layout.INDEX, key, upload.commit())
+        except BaseException:
+            upload.abandon()
+            raise
+
+    def _record(self, name: str, key: BackupKey, blob: StoredBlob) -> None:
+        self.stored.append(
+            SealedObject(
+                name=name,
+                kid=key.kid,
+                stored_size=blob.stored_size,
+                sha256=blob.sha256,
+                plain_size=blob.plain_size,
+                plain_sha256=blob.plain_sha256,
+            )
+        )

@@ -1,0 +1,91 @@
+"""A committed backup with its keys: authenticated, complete by HEAD, its parts ready to be read."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from shared.domain.backup_index import BackupIndex
+from shared.errors import ChainBroken, Corrupt
+from shared.event_log import log_event
+from shared.repository import layout
+from shared.repository.backups import StoredBackup, read_key_record
+from shared.repository.blob_store import BlobStore
+from shared.repository.header_verification import verify_header
+from shared.repository.layout import BackupRef
+from shared.repository.object_aad import aad
+from worker.commands.services import Services
+from worker.keys.data_key import DataKey
+from worker.pipeline.sealed_download import SealedBlob, open_blob, read_whole
+from worker.pipeline.tar_index import read_index
+
+
+class BackupIncomplete(Corrupt):
+    """A committed backup of which a part is gone or has another size."""
+
+    code = "backup-incomplete"
+    hint = "It cannot be restored; choose another one, and look at who can delete blobs."
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBackup:
+    """Reading needs no further right than to the blobs: the keys are in memory."""
+
+    stored: StoredBackup
+    store: BlobStore
+    keys: Mapping[str, DataKey]
+
+    def volume(self, name: str) -> SealedBlob:
+        volume = next(item for item in self.stored.document.volumes if item.name == name)
+        return self._open(volume.name, self.stored.document.kid, volume.stored_size)
+
+    def sealed_object(self, name: str) -> SealedBlob:
+        """`backup_manifest`, `index` or `facts`."""
+        item = self.stored.document.object(name)
+        return self._open(item.name, item.kid, item.stored_size)
+
+    def object_chunks(self, name: str, executor: Executor) -> Iterator[bytes]:
+        return read_whole(self.sealed_object(name), executor, depth=2)
+
+    def index(self, executor: Executor) -> BackupIndex:
+        index = read_index(self.object_chunks(layout.INDEX, executor))
+        if index.label != self.stored.document.label:
+            raise Corrupt(f"the index is that of backup {index.label}")
+        return index
+
+    def manifest(self, executor: Executor) -> bytes:
+        """PostgreSQL's backup_manifest, byte for byte."""
+        return b"".join(self.object_chunks(layout.BACKUP_MANIFEST, executor))
+
+    def _open(self, name: str, kid: str, stored_size: int) -> SealedBlob:
+        document, ref = self.stored.document, self.stored.ref
+        bound = aad(document.cluster_uuid, document.system_identifier, kid, ref.object_name(name))
+        return open_blob(self.store, ref.blob(name), self.keys[kid].reveal(), bound, stored_size)
+
+
+def open_backup(services: Services, stored: StoredBackup) -> OpenedBackup:
+    """Unwrap the backup's keys. Raises NoUsableKey, UnwrapFailed, KeyCommitmentMismatch, …"""
+    document = stored.document
+    kids = {document.kid, *(item.kid for item in document.objects)}
+    keys = {
+        kid: services.key_ring.unwrap(
+            read_key_record(services.store, stored.ref.cluster, kid, services.pinned)
+        )
+        for kid in sorted(kids)
+    }
+    return OpenedBackup(stored, services.store, keys)
+
+
+def read_complete_backup(services: Services, ref: BackupRef) -> StoredBackup:
+    """The document, after a HEAD of everything it names. Raises BackupIncomplete with all gaps.
+
+    A broken hash chain says that an earlier document was changed; this backup restores all the
+    same, so it is logged and the header verification reports it.
+    """
+    verification = verify_header(services.store, ref, services.pinned)
+    gaps = [item for item in verification.findings if item.code != ChainBroken.code]
+    if gaps:
+        facts = "; ".join(f"{item.object}: {item.detail}" for item in gaps)
+        raise BackupIncomplete(f"backup {ref.label} is not whole: {facts}")
+    for finding in verification.findings:
+        log_event("backup-chain-broken", label=ref.label, object=finding.object)
+    return verification.backup

@@ -1,0 +1,67 @@
+"""What the verbs work with: ports and sources of time and chance, put together in worker.wiring."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from shared.jobs.lease import LeaseStore
+from shared.repository.blob_store import BlobStore
+from shared.repository.signatures import PinnedKeys, Signer
+from shared.settings import Settings
+from worker.keys.key_ring import KeyRing
+
+
+class Progress(Protocol):
+    """Called often, from any thread; must be quick and must not raise."""
+
+    def phase(self, name: str) -> None:
+        """A new phase begins."""
+        ...
+
+    def advance(self, done_bytes: int, total_bytes: int) -> None:
+        """So much of the phase is done; `total_bytes` 0 means nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """`now` is UTC for what is written down; `monotonic` is seconds for what is measured."""
+
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a verb may use. `signer` is None where nothing may be signed."""
+
+    settings: Settings
+    store: BlobStore
+    leases: LeaseStore
+    pinned: PinnedKeys
+    key_ring: KeyRing
+    signer: Signer | None
+    clocks: Clocks
+    random: Callable[[int], bytes]
+    host: str
+    progress: Progress
+
+
+class Stopwatch:
+    """Milliseconds per phase, in the order in which they ran; phases of one name add up."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._began = self._lap = monotonic()
+        self.phases: dict[str, int] = {}
+
+    def lap(self, name: str) -> None:
+        """The time since the last lap was spent on `name`."""
+        now = self._monotonic()
+        self.phases[name] = self.phases.get(name, 0) + round((now - self._lap) * 1000)
+        self._lap = now
+
+    @property
+    def total_ms(self) -> int:
+        return round((self._monotonic() - self._began) * 1000)

@@ -1,0 +1,93 @@
+"""Composition root of the worker: settings in, services out; clock and chance enter here."""
+
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from shared import adapters
+from shared import settings as s
+from shared.errors import SettingsInvalid
+from shared.repository.azure_credentials import CredentialKind, token_credential
+from shared.repository.signatures import Signer
+from worker.commands.services import Clocks, Progress, Services
+from worker.keys.key_ring import CompositeKeyRing, UnwrappingKey, WrappingKey
+from worker.keys.key_vault import (
+    ClientFor,
+    KeyVaultUnwrappingKey,
+    KeyVaultWrappingKey,
+    service_client,
+)
+from worker.keys.local_pem import PemUnwrappingKey, PemWrappingKey
+from worker.keys.signing import KeyVaultSigner, PemSigner
+
+
+def load_settings(path: Path | None) -> s.Settings:
+    return s.load(path)
+
+
+def services(settings: s.Settings, progress: Progress) -> Services:
+    """Opens no connection; keys are read from their files here, so that bad ones fail early."""
+    threads = settings.worker.transfer_threads + settings.worker.compression_threads
+    return Services(
+        settings=settings,
+        store=adapters.blob_store(settings.repository, threads),
+        leases=adapters.leases(settings.repository, _now),
+        pinned=adapters.pinned_keys(settings.keys),
+        key_ring=_key_ring(settings.keys),
+        signer=None if settings.keys.signing is None else _signer(settings.keys.signing),
+        clocks=Clocks(now=_now, monotonic=time.monotonic),
+        random=secrets.token_bytes,
+        host=f"{socket.gethostname()}/{os.getpid()}",
+        progress=progress,
+    )
+
+
+def stop_signal() -> threading.Event:
+    """Set by SIGTERM and SIGINT: the container is asked to go."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _key_ring(keys: s.Keys) -> CompositeKeyRing:
+    extra = [] if keys.manifest_recipient is None else [_wrapping(keys.manifest_recipient)]
+    return CompositeKeyRing(
+        [_wrapping(key) for key in keys.recipients],
+        [_unwrapping(key) for key in keys.unwrap],
+        manifest_recipients=extra,
+    )
+
+
+def _wrapping(key: s.PemKey | s.KeyVaultKey) -> WrappingKey:
+    if isinstance(key, s.PemKey):
+        return PemWrappingKey.load(key.path)
+    if key.public_jwk is None:
+        raise SettingsInvalid(f"{key.key_id} wraps only with its public_jwk")
+    return KeyVaultWrappingKey.load(key.public_jwk, key.key_id)
+
+
+def _unwrapping(key: s.PemKey | s.KeyVaultKey) -> UnwrappingKey:
+    if isinstance(key, s.PemKey):
+        return PemUnwrappingKey.load(key.path, key.passphrase)
+    return KeyVaultUnwrappingKey(key.key_id, _client_for(key.credential))
+
+
+def _signer(key: s.PemKey | s.KeyVaultKey) -> Signer:
+    if isinstance(key, s.PemKey):
+        return PemSigner.load(key.path, key.passphrase)
+    return KeyVaultSigner(key.key_id, _client_for(key.credential))
+
+
+def _client_for(credential: s.Credential) -> ClientFor:
+    token = token_credential(CredentialKind(credential.kind), client_id=credential.client_id)
+    return lambda key_id: service_client(key_id, token)
