@@ -1,0 +1,83 @@
+"""Taking signed documents into the catalogue, whoever noticed them: an event or the reconciler.
+
+What cannot be believed is set aside for a person, once, and never retried by the host. What may
+get better (storage or catalogue silent, blob not yet listed) is raised, so that the host retries.
+"""
+
+import logging
+from collections.abc import Callable
+from uuid import UUID, uuid5
+
+from functions.outbox import send_requested
+from functions.wiring import Services
+from shared.errors import BackupConflict, ClusterConflict, PgkeepError, ReportConflict
+from shared.event_log import log_event
+from shared.jobs.messages import VerifyJob
+from shared.repository import layout
+from shared.repository.belief import is_unbelievable
+from shared.repository.blob_store import BlobName
+from shared.repository.header_verification import verify_header
+from shared.repository.layout import BackupRef
+from shared.repository.reports import read_report
+
+_VERIFY_JOBS = UUID("0b6f3f0e-6c55-5a43-9a52-7d1f0c9a4be2")
+
+
+def take_in_backup(services: Services, name: BlobName) -> None:
+    """Verify the header of a committed backup, record it, and ask for its deep verification."""
+    _believe(services, name, lambda: _record_backup(services, name))
+    send_requested(services)
+
+
+def take_in_report(services: Services, name: BlobName) -> None:
+    """Record the signed report of a deep verification or a drill."""
+    _believe(services, name, lambda: _record_report(services, name))
+
+
+def request_verification(services: Services, ref: BackupRef, digest: str) -> UUID:
+    """One job per document, however often it is asked for. `send_requested` sends it."""
+    job_id = uuid5(_VERIFY_JOBS, digest)
+    job = VerifyJob(
+        job_id=job_id, cluster=ref.cluster, label=ref.label.text, document_digest=digest
+    )
+    services.catalogue.request(job, services.clock())
+    return job_id
+
+
+def _record_backup(services: Services, name: BlobName) -> None:
+    ref = layout.backup_of_document(name)
+    verification = verify_header(services.store, ref, services.pinned)
+    services.catalogue.record(verification.cluster, services.clock())
+    new = services.catalogue.record(verification, services.clock())
+    request_verification(services, ref, verification.backup.digest)
+    log_event(
+        "backup-recorded",
+        level=logging.INFO if verification.passed else logging.ERROR,
+        cluster=ref.cluster,
+        label=ref.label,
+        new=new,
+        findings=[finding.model_dump() for finding in verification.findings],
+    )
+
+
+def _record_report(services: Services, name: BlobName) -> None:
+    stored = read_report(services.store, name, services.pinned)
+    new = services.catalogue.record(stored, services.clock())
+    log_event("report-recorded", blob=name, label=stored.report.label, new=new)
+
+
+def _believe(services: Services, name: BlobName, record: Callable[[], None]) -> None:
+    try:
+        record()
+    except PgkeepError as error:
+        conflict = isinstance(error, BackupConflict | ClusterConflict | ReportConflict)
+        if not conflict and not is_unbelievable(error):
+            raise
+        set_aside(services, str(name), error)
+    else:
+        services.catalogue.release(str(name))
+
+
+def set_aside(services: Services, name: str, error: PgkeepError) -> None:
+    services.catalogue.set_aside(name, error.code, error.fact, services.clock())
+    log_event("set-aside", level=logging.ERROR, object=name, code=error.code, fact=error.fact)

@@ -1,0 +1,57 @@
+"""A worker reports: started, progress, finished. The report is a hint; documents are the facts."""
+
+import azure.functions as func
+
+from functions.intake import set_aside, take_in_report
+from functions.wiring import Services, services
+from shared.domain.cluster import cluster_name
+from shared.domain.job import JobEventKind, JobVerb
+from shared.errors import ClusterUnknown, MessageInvalid
+from shared.event_log import log_event
+from shared.jobs.messages import EVENT_QUEUE, JobEvent, parse_event
+from shared.repository import layout
+from shared.repository.blob_store import BlobName
+
+blueprint = func.Blueprint()
+
+
+@blueprint.queue_trigger("message", queue_name=EVENT_QUEUE, connection="PGKEEP_HOST_QUEUES")
+def queue_job_event(message: func.QueueMessage) -> None:
+    take_in_event(services(), message.get_body())
+
+
+def take_in_event(services: Services, body: bytes) -> None:
+    """Fold the event into its job; at the end of a verification or drill, read its report.
+
+    Raises MessageInvalid for what is no event: after five tries the host sets it aside.
+    """
+    event = parse_event(_text(body))
+    if event.cluster not in {cluster.name for cluster in services.settings.cluster}:
+        error = ClusterUnknown(f"job event of cluster {event.cluster}, which no settings name")
+        set_aside(services, f"{EVENT_QUEUE}/{event.job_id}", error)
+        return
+    job = services.catalogue.record_event(event, services.clock())
+    log_event("job-event", job_id=job.job_id, kind=event.kind, state=job.progress.state)
+    report = _report_of(event)
+    if report is not None:
+        take_in_report(services, report)
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MessageInvalid(f"message is not utf-8 at byte {error.start}") from None
+
+
+def _report_of(event: JobEvent) -> BlobName | None:
+    if event.kind is not JobEventKind.FINISHED or event.result is None:
+        return None
+    cluster = cluster_name(event.cluster)
+    match event.verb:
+        case JobVerb.VERIFY:
+            return layout.verification_report(cluster, event.result)
+        case JobVerb.DRILL:
+            return layout.drill_report(cluster, event.result)
+        case JobVerb.BACKUP:
+            return None

@@ -1,0 +1,84 @@
+"""Composition root of the function app: settings to adapters, once per process.
+
+Triggers call `services()`; what they do is a function of the `Services` that they are given, so
+tests hand in their own. Nothing is opened at import: indexing the app must stay quick and safe.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from shared.errors import SettingsInvalid
+from shared.event_log import LOGGER, JsonLines
+from shared.jobs.messages import JOB_QUEUES
+from shared.settings import Settings, load
+
+if TYPE_CHECKING:
+    from shared.catalogue.ports import Catalogue
+    from shared.jobs.queue import JobQueue
+    from shared.repository.blob_store import BlobStore
+    from shared.repository.signatures import PinnedKeys
+
+_TELEMETRY_VARIABLE = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+# Connections to storage; functions read small documents, one after the other.
+_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a function may touch; `queues` holds the job queues by name."""
+
+    settings: Settings
+    store: "BlobStore"
+    queues: "Mapping[str, JobQueue]"
+    catalogue: "Catalogue"
+    pinned: "PinnedKeys"
+    clock: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+
+
+@cache
+def services() -> Services:
+    """The services of this process; after a failure the next call tries anew.
+
+    Raises SettingsInvalid, CatalogueUnavailable and CatalogueSchema… (see Catalogue.check).
+    """
+    from shared import adapters
+    from shared.catalogue.postgres_catalogue import PostgresCatalogue
+
+    settings = load()
+    if settings.catalogue is None:
+        raise SettingsInvalid("the settings have no section [catalogue]")
+    catalogue = PostgresCatalogue(settings.catalogue.dsn.get_secret_value())
+    catalogue.check()
+    _observe()
+    return Services(
+        settings=settings,
+        store=adapters.blob_store(settings.repository, _THREADS),
+        queues={name: adapters.job_queue(settings, name) for name in JOB_QUEUES},
+        catalogue=catalogue,
+        pinned=adapters.pinned_keys(settings.keys),
+        clock=lambda: datetime.now(UTC),
+        new_id=uuid4,
+    )
+
+
+def _observe() -> None:
+    """Our events go through the host's own handlers, each as one JSON line."""
+    if os.environ.get(_TELEMETRY_VARIABLE):
+        from azure.monitor.opentelemetry import configure_azure_monitor
+
+        configure_azure_monitor(logger_name=LOGGER.name)
+    LOGGER.addFilter(_as_json_line)
+    logging.getLogger("azure").setLevel(logging.WARNING)  # it logs each request
+
+
+def _as_json_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = JsonLines().format(record), None
+    record.exc_info = None  # the line holds it
+    return True

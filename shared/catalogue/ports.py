@@ -1,0 +1,167 @@
+"""What the control plane asks of the catalogue: three narrow ports and the values they speak in.
+
+Every operation is one transaction, idempotent, and safe to run from several instances at once.
+Adapters raise only the errors of shared.errors: CatalogueUnavailable, CatalogueDenied,
+CatalogueValueRefused, BackupConflict, ReportConflict, ClusterConflict, RequestConflict,
+MessageInvalid, BackupNotFound and JobNotFound.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from shared.domain.backup import BackupFacts, BackupKind
+from shared.domain.cluster import ClusterName
+from shared.domain.job import JobProgress, JobReport, JobVerb
+from shared.domain.schedule import DueBackup
+from shared.jobs.messages import BackupJob, DrillJob, JobEvent, VerifyJob
+from shared.repository.blob_store import BlobName
+from shared.repository.documents import ClusterDocument, DrillReport, Finding
+from shared.repository.header_verification import HeaderVerification
+from shared.repository.layout import BackupRef
+from shared.repository.reports import StoredReport
+
+AnyJob = BackupJob | VerifyJob | DrillJob
+# What a signed document says; `record` stores it, `replace` makes it the only truth.
+Fact = ClusterDocument | HeaderVerification | StoredReport
+
+
+@dataclass(frozen=True, slots=True)
+class CataloguedBackup:
+    """A backup as the catalogue shows it; sizes in bytes, findings of the header verification."""
+
+    ref: BackupRef
+    digest: str
+    facts: BackupFacts
+    stored_bytes: int
+    plain_bytes: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as asked for and as reported; `request` None means that only events told of it."""
+
+    job_id: UUID
+    cluster: ClusterName
+    verb: JobVerb
+    request: AnyJob | None
+    requested_at: datetime | None
+    sent_at: datetime | None
+    progress: JobProgress
+
+
+class RepositoryIndex(Protocol):
+    """Facts: what the repository's signed documents say."""
+
+    def record(self, fact: Fact, now: datetime) -> bool:
+        """True when it is new; False when the same document is known already.
+
+        Raises BackupConflict, ReportConflict or ClusterConflict when another one has its place.
+        """
+        ...
+
+    def replace(self, facts: Iterable[Fact], now: datetime) -> None:
+        """Make the facts given the only ones, but keep rows recorded at or after `now`."""
+        ...
+
+    def backups(
+        self, cluster: ClusterName | None = None, *, limit: int, before: str | None = None
+    ) -> Sequence[CataloguedBackup]:
+        """Newest first; `before` is the label after which the previous page ended."""
+        ...
+
+    def backup(self, ref: BackupRef) -> CataloguedBackup:
+        """Raises BackupNotFound."""
+        ...
+
+    def known_blobs(self) -> set[BlobName]:
+        """Names of all documents and reports that are recorded."""
+        ...
+
+    def never_verified(self, committed_before: datetime) -> Sequence[CataloguedBackup]:
+        """Backups that no deep verification has judged, oldest first."""
+        ...
+
+    def drill_report(self, cluster: ClusterName, report_id: str) -> DrillReport | None: ...
+
+    def content(self) -> Mapping[str, Sequence[Mapping[str, object]]]:
+        """Every fact, table by table, without operational columns: what a rebuild must equal."""
+        ...
+
+
+class JobLedger(Protocol):
+    """Jobs from request to end, and the schedule ticks that they serve.
+
+    Recording a request and sending it are two steps, so that a crash between them loses nothing:
+    an unsent request is found and sent by whoever runs next.
+    """
+
+    def request(self, job: AnyJob, now: datetime) -> bool:
+        """True when it is new. Raises RequestConflict when the id belongs to another request."""
+        ...
+
+    def request_for_tick(self, tick: DueBackup, job: BackupJob, now: datetime) -> bool:
+        """Record the tick as served by the job; False, and nothing done, when it was served."""
+        ...
+
+    def skip_tick(self, tick: DueBackup, now: datetime) -> bool:
+        """Record the tick as served by nobody; False when it was served."""
+        ...
+
+    def served_ticks(self) -> Mapping[tuple[ClusterName, BackupKind], datetime]:
+        """The newest served tick of each schedule."""
+        ...
+
+    def claim_unsent(self, now: datetime) -> Sequence[AnyJob]:
+        """Requests for this caller alone to send now; a claim lapses if `mark_sent` never comes."""
+        ...
+
+    def mark_sent(self, job_id: UUID, now: datetime) -> None: ...
+
+    def send_again(self, job_id: UUID, *, quiet_since: datetime) -> bool:
+        """Make a request unsent, unless it was sent, claimed or heard of after `quiet_since`."""
+        ...
+
+    def record_event(self, event: JobEvent, now: datetime) -> JobRecord:
+        """Keep the report and fold it into the job: repetitions and order do not matter.
+
+        Raises MessageInvalid when the job is one of another cluster or verb.
+        """
+        ...
+
+    def job(self, job_id: UUID) -> JobRecord:
+        """Raises JobNotFound."""
+        ...
+
+    def running_jobs(self) -> Sequence[JobRecord]: ...
+
+    def job_reports(self, job_id: UUID) -> Sequence[JobReport]:
+        """Every distinct report of the job, in order of their time."""
+        ...
+
+
+class Quarantine(Protocol):
+    """What could not be believed, for a person to look at."""
+
+    def set_aside(self, name: str, code: str, fact: str, now: datetime) -> None:
+        """Note it, or count it once more."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Forget it, because it was accepted after all."""
+        ...
+
+    def set_aside_codes(self) -> Mapping[str, str]:
+        """Code by name of all that is set aside."""
+        ...
+
+
+class Catalogue(RepositoryIndex, JobLedger, Quarantine, Protocol):
+    """All of it, and whether it answers."""
+
+    def check(self) -> None:
+        """Raises CatalogueUnavailable, CatalogueDenied or one of CatalogueSchema…"""
+        ...

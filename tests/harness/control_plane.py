@@ -1,0 +1,62 @@
+"""A control plane for tests: the real services, but a clock and ids of the test's own."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from uuid import UUID
+
+from functions.wiring import Services
+from shared.catalogue.ports import AnyJob, Catalogue
+from shared.jobs.messages import parse_job
+from shared.jobs.queue import JobQueue
+from shared.settings import ClusterSettings, DirectoryRepository, Settings
+from tests.harness.signed_repository import NOON, SignedRepository
+
+
+@dataclass
+class Clock:
+    """Stands still until a test moves it."""
+
+    now: datetime = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **step: float) -> None:
+        self.now += timedelta(**step)
+
+
+@dataclass
+class ControlPlane:
+    repository: SignedRepository
+    catalogue: Catalogue
+    queues: Mapping[str, JobQueue]
+    clock: Clock = field(default_factory=Clock)
+    _serial: Iterator[int] = field(default_factory=lambda: count(1000))
+
+    @property
+    def services(self) -> Services:
+        settings = Settings(
+            repository=DirectoryRepository(type="directory", path="/nowhere"),
+            cluster=(
+                ClusterSettings(name="demo", dsn="host=nowhere", schedule={"full": "0 3 * * *"}),
+            ),
+        )
+        return Services(
+            settings=settings,
+            store=self.repository.store,
+            queues=self.queues,
+            catalogue=self.catalogue,
+            pinned=self.repository.pinned,
+            clock=self.clock,
+            new_id=lambda: UUID(int=next(self._serial)),
+        )
+
+    def take_jobs(self, queue: str) -> list[AnyJob]:
+        """Every job that waits in the queue, taken out of it."""
+        jobs = []
+        while (message := self.queues[queue].receive(60)) is not None:
+            self.queues[queue].delete(message)
+            jobs.append(parse_job(message.body))
+        return jobs
