@@ -1,0 +1,32 @@
+"""`python -m local benchmark`: its options, its table and `.benchmark/report.json`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from local.benchmark.contest import Contest, run_contest
+from local.benchmark.printed import print_report
+
+REPORT = Path(".benchmark/report.json")
+
+
+def benchmark(
+    *,
+    size_gb: Annotated[float, typer.Option(min=0.2, help="Size of the cluster.")] = 1.5,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the best counts.")] = 1,
+    major: Annotated[
+        int | None, typer.Option(help="PostgreSQL; default: the newest that all support.")
+    ] = None,
+    tool: Annotated[list[str] | None, typer.Option(help="Only these contenders.")] = None,
+) -> None:
+    """Measure backup and restore beside pg_basebackup and pgBackRest, on the same data."""
+    console = Console(highlight=False)
+    contest = Contest(int(size_gb * 1e9), runs, major, frozenset(tool or ()))
+    report = run_contest(contest, datetime.now(UTC), lambda text: console.print(f"[dim]{text}[/]"))
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(report.model_dump_json(indent=2) + "\n", "utf-8")
+    print_report(report, console)
+    console.print(f"written to {REPORT}")

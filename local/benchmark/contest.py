@@ -1,0 +1,196 @@
+"""The benchmark itself: one source, every contender in turn, one report."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from local import postgres_programs
+from local.benchmark import pg_basebackup, pgbackrest, pgkeep, zstd_bound
+from local.benchmark.place import Place, benchmark_place
+from local.benchmark.report import Machine, Operation, Report, Row, disturbed, make_row
+from local.benchmark.source import data_size, running_source
+from local.postgres_server import PostgresServer
+from shared.errors import NotFound
+from shared.version import VERSION
+
+# What `make setup` installs; taken when no peer asks for an older one.
+_OWN_MAJOR = 17
+Say = Callable[[str], None]
+
+
+class NoCommonPostgres(NotFound):
+    """The PostgreSQL version that was asked for, or that the peers need, is not on this machine."""
+
+    code = "benchmark-postgres-missing"
+    hint = "Choose one of the installed versions with --major."
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """`major` None means the newest that every contender supports."""
+
+    size_bytes: int
+    runs: int
+    major: int | None
+    tools: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """What a contender needs to step into."""
+
+    place: Place
+    source: PostgresServer
+    size_bytes: int
+    runs: int
+
+
+BackupAndRestore = pgkeep.Measured | pgbackrest.Measured
+Contender = Callable[[_Ring], Iterator[Row]]
+
+
+def run_contest(contest: Contest, now: datetime, say: Say) -> Report:
+    """Raises NoCommonPostgres, ContenderFailed. Leaves nothing behind."""
+    peer = pgbackrest.installed_version()
+    major = contest.major or choose_major(postgres_programs.available_majors(), peer)
+    programs = postgres_programs.find(major)
+    if programs is None:
+        raise NoCommonPostgres(f"there is no PostgreSQL {major} on this machine")
+    load = os.getloadavg()[0]
+    with benchmark_place() as place:
+        say(f"making a cluster of {contest.size_bytes / 1e9:.1f} GB with PostgreSQL {major}")
+        with running_source(programs, place.work / "source", contest.size_bytes) as source:
+            ring = _Ring(place, source, data_size(source), contest.runs)
+            rows = tuple(_rows(ring, contest.tools, peer, say))
+            versions = _versions(source, peer)
+    return Report(
+        date=now,
+        machine=_machine(load),
+        versions=versions,
+        size_bytes=ring.size_bytes,
+        runs=contest.runs,
+        rows=rows,
+        remarks=(*_remarks(peer, major, place), *_disturbances(rows)),
+    ).compared()
+
+
+def choose_major(available: Sequence[int], pgbackrest_version: str | None) -> int:
+    """The newest that every contender supports. Raises NoCommonPostgres."""
+    limit = _OWN_MAJOR
+    if pgbackrest_version is not None:
+        limit = min(limit, pgbackrest.newest_major(pgbackrest_version))
+    fitting = [major for major in available if major <= limit]
+    if not fitting:
+        raise NoCommonPostgres(f"none of PostgreSQL {list(available)} is at most {limit}")
+    return max(fitting)
+
+
+def _rows(ring: _Ring, tools: frozenset[str], peer: str | None, say: Say) -> Iterator[Row]:
+    for tool, contender in _contenders(peer).items():
+        if tools and tool not in tools:
+            continue
+        say(f"{tool} …")
+        yield from contender(ring)
+
+
+def _contenders(peer: str | None) -> dict[str, Contender]:
+    own: dict[str, Contender] = {
+        "zstd": _zstd,
+        "pg_basebackup": _pg_basebackup,
+        "pgkeep": _pgkeep,
+        "pgkeep, no network": _pgkeep_without_network,
+    }
+    if peer is None:
+        return own
+    return {**own, "pgBackRest": _pgbackrest, "pgBackRest encrypted": _pgbackrest_encrypted}
+
+
+def _zstd(ring: _Ring) -> Iterator[Row]:
+    measured = [zstd_bound.measure(ring.place, ring.source) for _ in range(ring.runs)]
+    usages, stored = [usage for usage, _ in measured], measured[0][1]
+    yield make_row("zstd", Operation.COMPRESSION, usages, ring.size_bytes, stored_bytes=stored)
+
+
+def _pg_basebackup(ring: _Ring) -> Iterator[Row]:
+    usages = [pg_basebackup.measure(ring.place, ring.source) for _ in range(ring.runs)]
+    yield make_row("pg_basebackup", Operation.BACKUP, usages, ring.size_bytes)
+
+
+def _pgkeep(ring: _Ring) -> Iterator[Row]:
+    runs = [
+        pgkeep.measure_into_azurite(ring.place, ring.source, ring.size_bytes)
+        for _ in range(ring.runs)
+    ]
+    yield from _both("pgkeep", ring, runs)
+
+
+def _pgkeep_without_network(ring: _Ring) -> Iterator[Row]:
+    runs = [pgkeep.measure_into_directory(ring.place, ring.source) for _ in range(ring.runs)]
+    yield from _both("pgkeep, no network", ring, runs)
+
+
+def _pgbackrest(ring: _Ring) -> Iterator[Row]:
+    yield from _both("pgBackRest", ring, _pgbackrest_runs(ring, cipher=False))
+
+
+def _pgbackrest_encrypted(ring: _Ring) -> Iterator[Row]:
+    yield from _both("pgBackRest encrypted", ring, _pgbackrest_runs(ring, cipher=True))
+
+
+def _pgbackrest_runs(ring: _Ring, *, cipher: bool) -> list[BackupAndRestore]:
+    return [
+        pgbackrest.measure(ring.place, ring.source, ring.size_bytes, cipher=cipher)
+        for _ in range(ring.runs)
+    ]
+
+
+def _both(tool: str, ring: _Ring, runs: Sequence[BackupAndRestore]) -> Iterator[Row]:
+    size, stored = ring.size_bytes, runs[0].stored_bytes
+    backups, restores = [run.backup for run in runs], [run.restore for run in runs]
+    yield make_row(tool, Operation.BACKUP, backups, size, stored_bytes=stored)
+    yield make_row(tool, Operation.RESTORE, restores, size)
+
+
+def _remarks(peer: str | None, major: int, place: Place) -> Iterator[str]:
+    if peer is None:
+        yield "pgBackRest is not on this machine, so nothing is compared with it"
+    if not place.on_ram_disk:
+        yield "there is no RAM disk: what is restored goes to the temporary directory"
+    if peer is not None and major < pgbackrest.newest_major(peer):
+        yield f"pgBackRest {peer} knows newer PostgreSQL than the {major} measured here"
+
+
+def _disturbances(rows: Sequence[Row]) -> Iterator[str]:
+    names = disturbed(rows)
+    if names:
+        yield f"other programs were busy during {', '.join(names)}; measure again on a quiet one"
+
+
+def _versions(source: PostgresServer, peer: str | None) -> dict[str, str]:
+    server = source.query("show server_version")[0][0]
+    own = {"pgkeep": VERSION, "postgres": server, "python": platform.python_version()}
+    packages = {name: version(name) for name in ("zstandard", "cryptography")}
+    return own | packages | ({} if peer is None else {"pgbackrest": peer})
+
+
+def _machine(load: float) -> Machine:
+    return Machine(
+        processor=_processor(),
+        cores=psutil.cpu_count() or 1,
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        system=platform.platform(terse=True),
+        load_before=round(load, 2),
+    )
+
+
+def _processor() -> str:
+    """As /proc/cpuinfo calls it; platform.processor() is empty on Debian."""
+    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,155 @@
+"""This project as a contender: `python -m worker backup` and `restore`, as a user runs them."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
+
+from local.azurite import EmulatedAccount
+from local.benchmark.measure import Command, Usage, run_measured
+from local.benchmark.place import (
+    COMPRESSION_LEVEL,
+    PARALLEL,
+    Place,
+    environment,
+    fresh_emulator,
+    server_pids,
+)
+from local.benchmark.source import DATABASE, settle
+from local.postgres_initdb import BACKUP_USER, write_passfile
+from local.postgres_server import PostgresServer
+from shared import adapters
+from shared.repository import layout
+from shared.repository.azure_blob_store import AzureBlobStore
+from shared.settings import load
+from worker.keys.generate import KeySet, generate_key_set
+
+CLUSTER = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One backup and one restore of it."""
+
+    backup: Usage
+    restore: Usage
+    stored_bytes: int
+
+
+def measure_into_azurite(place: Place, source: PostgresServer, size_bytes: int) -> Measured:
+    """Over HTTPS, encrypted, verified: what production does."""
+    with fresh_emulator(size_bytes) as (storage, pid):
+        return _measure(place, source, storage, server_pids(source, pid))
+
+
+def measure_into_directory(place: Place, source: PostgresServer) -> Measured:
+    """The same pipeline without a network: its own part of the cost."""
+    with place.target("repository") as repository:
+        return _measure(place, source, repository, server_pids(source))
+
+
+def _measure(
+    place: Place,
+    source: PostgresServer,
+    repository: EmulatedAccount | Path,
+    servers: Mapping[str, int],
+) -> Measured:
+    writer, reader = _configure(place, source, repository)
+    settle(source)
+    log = place.work / "pgkeep.log"
+    backup = run_measured(_verb("backup", CLUSTER, config=writer), servers, log)
+    with place.target("pgkeep") as target:
+        restore = run_measured(_restore(place, target, reader), servers, log)
+    return Measured(backup.usage, restore.usage, json.loads(backup.output)["stored_size"])
+
+
+def _configure(
+    place: Place, source: PostgresServer, repository: EmulatedAccount | Path
+) -> tuple[Path, Path]:
+    """Settings of the one who writes and of the one who reads; containers in the emulator.
+
+    As in production: the writer can open nothing, the reader can sign nothing.
+    """
+    passfile = place.work / "backup_user.passfile"
+    write_passfile(passfile, {BACKUP_USER: source.passwords[BACKUP_USER]})
+    keys = _keys(place.work / "keys")
+    common = _common(source, passfile, repository, keys)
+    writer = _written(place.work / "writer.toml", common, _writing(keys))
+    reader = _written(place.work / "reader.toml", common, _reading(keys))
+    store = adapters.blob_store(load(writer, {}).repository, threads=1)
+    if isinstance(store, AzureBlobStore):
+        for container in layout.CONTAINERS:
+            store.create_container(container)
+        store.close()
+    return writer, reader
+
+
+def _keys(folder: Path) -> KeySet:
+    return KeySet.below(folder) if folder.exists() else generate_key_set(folder)
+
+
+def _written(path: Path, *sections: str) -> Path:
+    path.touch(0o600)
+    path.write_text("\n".join(sections), "utf-8")
+    return path
+
+
+def _common(
+    source: PostgresServer, passfile: Path, repository: EmulatedAccount | Path, keys: KeySet
+) -> str:
+    dsn = make_conninfo(host="127.0.0.1", port=source.port, user=BACKUP_USER, dbname=DATABASE)
+    return f"""
+profile = "production"
+[repository]
+{_repository(repository)}
+[worker]
+compression_level = {COMPRESSION_LEVEL}
+compression_threads = {PARALLEL}
+[[cluster]]
+name = "{CLUSTER}"
+dsn = "{dsn}"
+password_file = "{passfile}"
+database = "{DATABASE}"
+[keys]
+pinned = [{{ path = "{keys.signing.public}" }}]
+"""
+
+
+def _writing(keys: KeySet) -> str:
+    return f"""
+recipients = [{_pem(keys.wrapping.public)}, {_pem(keys.escrow.public)}]
+manifest_recipient = {_pem(keys.manifest.public)}
+signing = {_pem(keys.signing.private)}
+"""
+
+
+def _reading(keys: KeySet) -> str:
+    return f"unwrap = [{_pem(keys.wrapping.private)}]\n"
+
+
+def _pem(path: Path) -> str:
+    return f'{{ type = "pem", path = "{path}" }}'
+
+
+def _repository(repository: EmulatedAccount | Path) -> str:
+    if isinstance(repository, Path):
+        return f'type = "directory"\npath = "{repository}"'
+    return f"""
+type = "azure"
+account_url = "{repository.blob_url}"
+credential = {{ kind = "emulator-key", account_key = "{repository.key}" }}
+ca_file = "{repository.ca_file}"
+"""
+
+
+def _restore(place: Place, target: Path, config: Path) -> Command:
+    owner = () if place.account is None else ("--owner", place.account.name)
+    return _verb("restore", CLUSTER, str(target), *owner, config=config)
+
+
+def _verb(*words: str, config: Path) -> Command:
+    arguments = [sys.executable, "-m", "worker", *words, "--json", "--config", str(config)]
+    return Command(arguments, environment())
