@@ -1,7 +1,7 @@
 """The sealed blobs of one backup on their way up, and what the document will say of each."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from shared.domain.backup import BackupLabel
 from shared.repository import layout
@@ -33,25 +33,25 @@ class PartUploads:
 
     def put(self, name: str, key: BackupKey, plain: bytes) -> None:
         """A small object in one go."""
-        upload = self.open(name, key)
-        try:
+        with self._sealing(name, key) as upload:
             upload.write(plain)
-            self._record(name, key, upload.commit())
-        except BaseException:
-            upload.abandon()
-            raise
 
     @contextmanager
     def index(self, key: BackupKey, label: BackupLabel) -> Iterator[SealedUpload]:
         """The index, open while the stream runs; committed when it ended well."""
-        upload = self.open(layout.INDEX, key)
-        try:
+        with self._sealing(layout.INDEX, key) as upload:
             upload.write(head_line(str(label)))
             yield upload
-            self._record(layout.INDEX, key, upload.commit())
-        except BaseException:
-            upload.abandon()
-            raise
+
+    @contextmanager
+    def _sealing(self, name: str, key: BackupKey) -> Iterator[SealedUpload]:
+        """Committed and recorded when the block ended well, abandoned when it did not."""
+        with ExitStack() as undo:
+            upload = self.open(name, key)
+            undo.callback(upload.abandon)
+            yield upload
+            self._record(name, key, upload.commit())
+            undo.pop_all()
 
     def _record(self, name: str, key: BackupKey, blob: StoredBlob) -> None:
         self.stored.append(
