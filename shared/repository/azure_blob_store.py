@@ -32,7 +32,7 @@ from shared.errors import (
     Corrupt,
     StorageUnavailable,
 )
-from shared.repository.blob_store import BlobInfo, BlobName
+from shared.repository.blob_store import NO_METADATA, BlobInfo, BlobName, Metadata
 
 # Data actions below Microsoft.Storage/storageAccounts/blobServices/containers/, as roles name them.
 _ADD = "blobs/add/action"
@@ -97,15 +97,20 @@ class AzureBlobStore:
             except ResourceExistsError:
                 return
 
-    def create(self, name: BlobName, data: bytes) -> BlobInfo:
+    def create(self, name: BlobName, data: bytes, *, metadata: Metadata = NO_METADATA) -> BlobInfo:
         try:
             with storage_errors(str(name), needs=_ADD):
                 answer = self._blob(name).upload_blob(
-                    data, overwrite=False, validate_content=_CHECKSUM, content_settings=_OPAQUE
+                    data,
+                    metadata=dict(metadata) or None,
+                    overwrite=False,
+                    validate_content=_CHECKSUM,
+                    content_settings=_OPAQUE,
                 )
         except (BlobAlreadyExists, BlobImmutable):
             return self._settle_created(name, data)
-        return BlobInfo(name, len(data), _bare(answer["etag"]), answer["last_modified"])
+        etag = _bare(answer["etag"])
+        return BlobInfo(name, len(data), etag, answer["last_modified"], metadata)
 
     def stage_block(self, name: BlobName, block_id: str, data: bytes) -> None:
         with storage_errors(str(name), needs=_ADD):
@@ -146,9 +151,16 @@ class AzureBlobStore:
     def read_range(self, name: BlobName, offset: int, length: int) -> bytes:
         return self._read_exactly(name, offset, length)
 
-    def list(self, container: str, prefix: str = "") -> Iterator[BlobInfo]:
+    def list(
+        self, container: str, prefix: str = "", *, start: str = "", page: int | None = None
+    ) -> Iterator[BlobInfo]:
         client = self._service.get_container_client(container)
-        blobs = client.list_blobs(name_starts_with=prefix or None, results_per_page=_PAGE)
+        blobs = client.list_blobs(
+            name_starts_with=prefix or None,
+            include=["metadata"],
+            results_per_page=min(page or _PAGE, _PAGE),
+            start_from=start if start > prefix else None,
+        )
         previous = ""
         with storage_errors(f"{container}/{prefix}", needs=_READ):
             for blob in blobs:
@@ -158,7 +170,14 @@ class AzureBlobStore:
                         hint="The account must not have a hierarchical namespace; list it again.",
                     )
                 previous = blob.name
-                yield _info(container, blob)
+                if blob.name >= start:  # services before version 2026-02-06 ignore `start_from`
+                    yield _info(container, blob)
+
+    def list_folder(self, container: str, folder: str = "") -> Sequence[str]:
+        client = self._service.get_container_client(container)
+        found = client.walk_blobs(name_starts_with=folder or None, results_per_page=_PAGE)
+        with storage_errors(f"{container}/{folder}", needs=_READ):
+            return sorted(item.name.removeprefix(folder) for item in found)
 
     def delete(self, name: BlobName) -> None:
         with storage_errors(str(name), needs=_DELETE):
@@ -233,7 +252,9 @@ def _total(told: str, data: bytes) -> int | None:
 
 
 def _info(container: str, blob: BlobProperties) -> BlobInfo:
-    return BlobInfo(BlobName(container, blob.name), blob.size, _bare(blob.etag), blob.last_modified)
+    named = BlobName(container, blob.name)
+    metadata = blob.metadata or NO_METADATA
+    return BlobInfo(named, blob.size, _bare(blob.etag), blob.last_modified, metadata)
 
 
 def _bare(etag: str) -> str:

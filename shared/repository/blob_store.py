@@ -6,10 +6,14 @@ names, and each of them ContainerNotFound, StorageDenied, StorageUnavailable (af
 repetition), StorageRequestRefused; a write TransferCorrupt, a read BlobArchived.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
+
+Metadata = Mapping[str, str]
+NO_METADATA: Final[Metadata] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,22 +29,29 @@ class BlobName:
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """What a HEAD or a listing tells: `size` in bytes, `etag` opaque, `modified` in UTC."""
+    """What a HEAD or a listing tells: `size` in bytes, `etag` opaque, `modified` in UTC.
+
+    `metadata` is what the writer gave to `create`. Nobody authenticates it: it may say where to
+    look, never what to believe.
+    """
 
     name: BlobName
     size: int
     etag: str
     modified: datetime
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
 
 class BlobStore(Protocol):
-    """Eight operations; all are safe to call from several threads at once."""
+    """Nine operations; all are safe to call from several threads at once."""
 
-    def create(self, name: BlobName, data: bytes) -> BlobInfo:
-        """Write a whole blob, if and only if the name is free.
+    def create(self, name: BlobName, data: bytes, *, metadata: Metadata = NO_METADATA) -> BlobInfo:
+        """Write a whole blob with its metadata, at once, if and only if the name is free.
 
-        Raises BlobAlreadyExists when it is taken by other bytes. A retry after a lost reply
-        reads back what is there: identical bytes are success, so the call is idempotent.
+        Names in `metadata` are lower-case letters, digits and `_`, not first a digit; values are
+        printable ASCII; together at most 4 KiB. Raises BlobAlreadyExists when the name is taken by
+        other bytes. A retry after a lost reply reads back what is there: identical bytes are
+        success, so the call is idempotent.
         """
         ...
 
@@ -74,8 +85,22 @@ class BlobStore(Protocol):
         """Exactly `length` bytes from `offset`. Raises Corrupt when the blob ends before."""
         ...
 
-    def list(self, container: str, prefix: str = "") -> Iterator[BlobInfo]:
-        """Committed blobs whose path begins with `prefix`, by path. Complete, or raises."""
+    def list(
+        self, container: str, prefix: str = "", *, start: str = "", page: int | None = None
+    ) -> Iterator[BlobInfo]:
+        """Committed blobs whose path begins with `prefix`, by path. Complete, or raises.
+
+        Only those whose path is `start` or sorts after it, at no cost for the others. `page` is how
+        many to fetch at a time: a caller that stops early says few.
+        """
+        ...
+
+    def list_folder(self, container: str, folder: str = "") -> Sequence[str]:
+        """Names directly in `folder`, sorted: of blobs, and with a slash at the end of folders.
+
+        `folder` is empty or ends in a slash. The cost is that of the names given, not of what lies
+        deeper; a folder that was emptied may still be named.
+        """
         ...
 
     def delete(self, name: BlobName) -> None:

@@ -6,11 +6,13 @@ when the name is taken: create-only and atomic in one step. Below each container
     .incoming/<random>                       a blob on its way; litter after a crash
     .staged/<sha-256 of path>/<block id>     blocks that no commit has named yet
     .staged/<sha-256 of path>/commit-<inode> the block list that the file with this inode is made of
+    .metadata/<sha-256 of path>-<inode>      metadata of the file with this inode, as JSON
 
 No name with a part that begins with a dot is a blob, so none of this is ever listed.
 """
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -34,10 +36,11 @@ from shared.errors import (
     StorageRequestRefused,
     StorageUnavailable,
 )
-from shared.repository.blob_store import BlobInfo, BlobName
+from shared.repository.blob_store import NO_METADATA, BlobInfo, BlobName, Metadata
 
 _INCOMING = ".incoming"
 _STAGED = ".staged"
+_METADATA = ".metadata"
 _COPY_PIECE = 1024 * 1024
 # What waiting may heal: space, quota, a disk or file server that is away.
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
@@ -64,10 +67,15 @@ class DirectoryBlobStore:
         with _file_errors(container):
             _make_directories(self._root / _checked(container))
 
-    def create(self, name: BlobName, data: bytes) -> BlobInfo:
+    def create(self, name: BlobName, data: bytes, *, metadata: Metadata = NO_METADATA) -> BlobInfo:
         with self._incoming(name) as file:
             _write_fully(file, data)
+            record = self._metadata_file(name, os.fstat(file.fileno()).st_ino)
+            if metadata:
+                self._write_metadata(record, metadata)
             made = self._publish(file, name)
+            if metadata and not made:
+                record.unlink(missing_ok=True)
         info = self.head(name)
         if made or (info.size == len(data) and self.read_range(name, 0, info.size) == data):
             return info
@@ -97,7 +105,7 @@ class DirectoryBlobStore:
             status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise BlobNotFound(f"{name} is not a file")
-        return _info(name, status)
+        return self._info(name, status)
 
     def read(self, name: BlobName, *, limit: int) -> bytes:
         info = self.head(name)
@@ -114,11 +122,21 @@ class DirectoryBlobStore:
             raise Corrupt(f"{name} gave {len(data)} of {length} bytes from offset {offset}")
         return data
 
-    def list(self, container: str, prefix: str = "") -> Iterator[BlobInfo]:
+    def list(
+        self, container: str, prefix: str = "", *, start: str = "", page: int | None = None
+    ) -> Iterator[BlobInfo]:
+        del page  # nothing is fetched ahead
         directory = self._directory(container)
         with _file_errors(container):
-            for path, status in _walk(directory, "", prefix):
-                yield _info(BlobName(container, path), status)
+            for path, status in _walk(directory, "", prefix, start):
+                yield self._info(BlobName(container, path), status)
+
+    def list_folder(self, container: str, folder: str = "") -> Sequence[str]:
+        directory = self._directory(container)
+        if folder:
+            directory /= _checked(folder.removesuffix("/"))
+        with _file_errors(container):
+            return sorted(map(_sortable, _visible(directory))) if directory.is_dir() else []
 
     def delete(self, name: BlobName) -> None:
         info = self.head(name)
@@ -127,6 +145,7 @@ class DirectoryBlobStore:
             path.unlink()
             _sync_directory(path.parent)
             self._block_list(name, _inode(info)).unlink(missing_ok=True)
+            self._metadata_file(name, _inode(info)).unlink(missing_ok=True)
 
     def _directory(self, container: str) -> Path:
         directory = self._root / _checked(container)
@@ -149,6 +168,28 @@ class DirectoryBlobStore:
 
     def _block_list(self, name: BlobName, inode: int) -> Path:
         return self._staged(name) / f"commit-{inode}"
+
+    def _metadata_file(self, name: BlobName, inode: int) -> Path:
+        digest = sha256(name.path.encode()).hexdigest()
+        return self._directory(name.container) / _METADATA / f"{digest}-{inode}"
+
+    def _write_metadata(self, record: Path, metadata: Metadata) -> None:
+        """Before the blob appears, so that it never appears without."""
+        _make_directories(record.parent)
+        with record.open("w", encoding="utf-8") as file:
+            json.dump(dict(metadata), file)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_directory(record.parent)
+
+    def _info(self, name: BlobName, status: os.stat_result) -> BlobInfo:
+        etag = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        try:
+            text = self._metadata_file(name, status.st_ino).read_text("utf-8")
+        except FileNotFoundError:
+            return BlobInfo(name, status.st_size, etag, modified)
+        return BlobInfo(name, status.st_size, etag, modified, json.loads(text))
 
     @contextmanager
     def _incoming(self, name: BlobName) -> Iterator[FileIO]:
@@ -229,18 +270,36 @@ def _file_errors(what: str) -> Iterator[None]:
         raise StorageRequestRefused(fact, hint="Check what lies at the path.") from error
 
 
-def _walk(directory: Path, below: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(
+    directory: Path, below: str, prefix: str, start: str
+) -> Iterator[tuple[str, os.stat_result]]:
     """Regular files in order of path: a directory sorts as its name with the slash."""
-    with os.scandir(directory) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    for name, entry in sorted(((_sortable(entry), entry) for entry in visible), key=_first):
-        path = below + name
-        if entry.is_dir(follow_symlinks=False):
-            if path.startswith(prefix) or prefix.startswith(path):
-                yield from _walk(Path(entry.path), path, prefix)
-        elif path.startswith(prefix) and entry.is_file(follow_symlinks=False):
+    named = ((below + _sortable(entry), entry) for entry in _visible(directory))
+    wanted = (pair for pair in named if _leads_to(pair[0], prefix, start))
+    for path, entry in sorted(wanted, key=_first):
+        if path.endswith("/"):
+            yield from _walk(Path(entry.path), path, prefix, start)
+        else:
             with suppress(FileNotFoundError):  # deleted since: as if it had been before
                 yield path, entry.stat(follow_symlinks=False)
+
+
+def _leads_to(path: str, prefix: str, start: str) -> bool:
+    """Whether a file is asked for, or a folder may hold one that is."""
+    folder = path.endswith("/")
+    begins = path.startswith(prefix) or (folder and prefix.startswith(path))
+    return begins and (path >= start or (folder and start.startswith(path)))
+
+
+def _visible(directory: Path) -> Sequence[os.DirEntry[str]]:
+    """Directories and regular files; links and hidden names are none of ours."""
+    with os.scandir(directory) as entries:
+        return [
+            entry
+            for entry in entries
+            if not entry.name.startswith(".")
+            and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+        ]
 
 
 def _sortable(entry: os.DirEntry[str]) -> str:
@@ -300,11 +359,6 @@ def _read_fully(file: FileIO, length: int) -> bytes:
         pieces.append(piece)
         length -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _info(name: BlobName, status: os.stat_result) -> BlobInfo:
-    etag = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
-    return BlobInfo(name, status.st_size, etag, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _inode(info: BlobInfo) -> int:

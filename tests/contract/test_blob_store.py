@@ -1,9 +1,10 @@
 """What every blob store promises, asked of each of them: a directory, and Azurite."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -67,6 +68,53 @@ def test_a_created_blob_reads_back_and_says_its_size_and_time(store: BlobStore) 
 def test_creating_the_same_bytes_again_succeeds_and_changes_nothing(store: BlobStore) -> None:
     first = store.create(blob("prod/one"), b"content")
     assert store.create(blob("prod/one"), b"content") == first
+
+
+TOLD = {"kid": "k7", "sha256": "0" * 64, "points": "a%20b@0/10," * 180, "x_1": "'\"<&=;~"}
+
+
+def test_what_a_blob_was_created_with_is_told_by_head_and_list(store: BlobStore) -> None:
+    told = store.create(blob("a/told"), b"content", metadata=TOLD)
+    mute = store.create(blob("a/mute"), b"content")
+    assert (told.metadata, mute.metadata) == (TOLD, {})
+    assert store.head(told.name) == told
+    assert store.head(mute.name) == mute
+    assert list(store.list("full", "a/")) == [mute, told]
+
+
+def test_metadata_stays_what_it_was_when_the_blob_was_created(store: BlobStore) -> None:
+    first = store.create(blob("told"), b"content", metadata=TOLD)
+    assert store.create(blob("told"), b"content", metadata={"kid": "another"}) == first
+    assert store.create(blob("told"), b"content") == first
+    with pytest.raises(BlobAlreadyExists):
+        store.create(blob("told"), b"another", metadata={"kid": "another"})
+    assert store.head(blob("told")) == first
+    store.delete(blob("told"))
+    assert store.create(blob("told"), b"content").metadata == {}
+    assert store.head(blob("told")).metadata == {}
+
+
+def test_a_blob_never_appears_without_its_metadata(store: BlobStore) -> None:
+    names = [blob(f"told/{number:02d}") for number in range(20)]
+    done = Event()
+
+    def watch() -> list[Mapping[str, str]]:
+        seen: list[Mapping[str, str]] = []
+        while not done.is_set():
+            seen += [info.metadata for info in store.list("full", "told/")]
+        return seen
+
+    def attempt(number: int) -> None:
+        store.create(names[number % 20], b"same", metadata={"writer": str(number)})
+
+    with ThreadPoolExecutor(5) as threads:
+        watching = threads.submit(watch)
+        try:
+            list(threads.map(attempt, range(80)))
+        finally:
+            done.set()
+    seen = [*watching.result(), *(store.head(name).metadata for name in names)]
+    assert all(set(found) == {"writer"} for found in seen)
 
 
 @pytest.mark.parametrize("other", [b"another", b"longer content", b""])
@@ -287,6 +335,19 @@ def test_a_directory_keeps_no_litter_and_lets_nobody_else_read(tmp_path: Path) -
     assert [found.name for found in files if "commit-" not in found.name] == ["v"]
     assert (tmp_path / "full/prod/v").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "full/prod").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_keeps_the_metadata_of_what_it_holds_and_no_other(tmp_path: Path) -> None:
+    directory = DirectoryBlobStore(tmp_path)
+    directory.create_container("full")
+    directory.create(blob("told"), b"content", metadata=TOLD)
+    directory.create(blob("told"), b"content", metadata=TOLD)
+    with pytest.raises(BlobAlreadyExists):
+        directory.create(blob("told"), b"other", metadata=TOLD)
+    (record,) = (tmp_path / "full/.metadata").iterdir()
+    assert "k7" in record.read_text("utf-8")
+    directory.delete(blob("told"))
+    assert list((tmp_path / "full/.metadata").iterdir()) == []
 
 
 def test_a_directory_does_not_follow_a_planted_link(tmp_path: Path) -> None:

@@ -26,7 +26,13 @@ from local.postgres_server import PostgresServer, StopMode
 from local.unprivileged import identity, make_reachable_directory, server_account
 from shared.domain.cluster import cluster_name
 from shared.repository.backups import find_backup
-from shared.repository.blob_store import BlobInfo, BlobName, BlobStore
+from shared.repository.blob_store import (
+    NO_METADATA,
+    BlobInfo,
+    BlobName,
+    BlobStore,
+    Metadata,
+)
 from shared.repository.layout import BackupRef
 from shared.settings import ClusterSettings, Settings
 from shared.settings import load as load_settings
@@ -64,8 +70,8 @@ class WatchedStore:
     committed: list[BlobName] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
 
-    def create(self, name: BlobName, data: bytes) -> BlobInfo:
-        return self._watched(name, lambda: self.store.create(name, data))
+    def create(self, name: BlobName, data: bytes, *, metadata: Metadata = NO_METADATA) -> BlobInfo:
+        return self._watched(name, lambda: self.store.create(name, data, metadata=metadata))
 
     def commit_blocks(self, name: BlobName, block_ids: Sequence[str], *, size: int) -> BlobInfo:
         return self._watched(name, lambda: self.store.commit_blocks(name, block_ids, size=size))
@@ -82,8 +88,13 @@ class WatchedStore:
     def read_range(self, name: BlobName, offset: int, length: int) -> bytes:
         return self.store.read_range(name, offset, length)
 
-    def list(self, container: str, prefix: str = "") -> Iterator[BlobInfo]:
-        return self.store.list(container, prefix)
+    def list(
+        self, container: str, prefix: str = "", *, start: str = "", page: int | None = None
+    ) -> Iterator[BlobInfo]:
+        return self.store.list(container, prefix, start=start, page=page)
+
+    def list_folder(self, container: str, folder: str = "") -> Sequence[str]:
+        return self.store.list_folder(container, folder)
 
     def delete(self, name: BlobName) -> None:
         self.store.delete(name)
