@@ -32,12 +32,13 @@ FIRST_NORMAL_XID: Final = 3  # access/transam.h; 1 is bootstrap, 2 is frozen (be
 
 
 class DrillPhase(StrEnum):
-    """In the order in which they run."""
+    """In the order in which they run. RECOVERY makes the backup consistent, REPLAY goes on."""
 
     PLAN = "plan"
     KEYS = "keys"
     FETCH_APPLY = "fetch_apply"
     RECOVERY = "recovery"
+    REPLAY = "replay"
     OPEN = "open"
     CHECKS = "checks"
 

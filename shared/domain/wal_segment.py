@@ -22,6 +22,9 @@ _NAME = re.compile(
     r"|(?P<log>[0-9A-F]{8})(?P<segment>[0-9A-F]{8})"
     r"(?:(?P<partial>\.partial)|\.(?P<offset>[0-9A-F]{8})\.backup)?)",
 )
+_PIECE = re.compile(
+    r"(?P<name>[0-9A-F]{24})\.(?P<start>[0-9A-F]{8})-(?P<stop>[0-9A-F]{8})\.partial"
+)
 
 
 class WalFileKind(StrEnum):
@@ -65,6 +68,48 @@ class WalFileName:
                 return f"{self.timeline:08X}.history"
             case WalFileKind.BACKUP:
                 return f"{segment}.{self.offset:08X}.backup"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WalPiece:
+    """Bytes [start, stop) of a segment that was still being written: what a receiver stores.
+
+    Named `<segment>.<start 8 hex>-<stop 8 hex>.partial`; `str()` gives the name back.
+    """
+
+    timeline: int
+    log: int
+    segment: int
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, name: WalFileName, start: int, stop: int) -> Self:
+        """Raises WalFileNameInvalid for an empty piece, or one of what is no segment."""
+        if name.kind is not WalFileKind.SEGMENT or not 0 <= start < stop <= SEGMENT_SIZE_MAX:
+            raise WalFileNameInvalid(f"{name} has no piece from {start} to {stop}")
+        return cls(name.timeline, name.log, name.segment, start, stop)
+
+    @property
+    def name(self) -> WalFileName:
+        """The segment that it is a piece of."""
+        return WalFileName(WalFileKind.SEGMENT, self.timeline, self.log, self.segment)
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.start:08X}-{self.stop:08X}.partial"
+
+
+WalObject = WalFileName | WalPiece
+"""Whatever has a name of its own in the archive."""
+
+
+def parse_wal_object(text: str) -> WalObject:
+    """Raises WalFileNameInvalid."""
+    match = _PIECE.fullmatch(text)
+    if match is None:
+        return WalFileName.parse(text)
+    start, stop = int(match["start"], 16), int(match["stop"], 16)
+    return WalPiece.of(WalFileName.parse(match["name"]), start, stop)
 
 
 def _kind(match: re.Match[str]) -> WalFileKind:

@@ -22,6 +22,7 @@ from shared.domain.field_types import (
     Sha256,
     Size,
     SystemIdentifier,
+    TransactionNumber,
 )
 from shared.errors import Corrupt
 
@@ -124,6 +125,8 @@ class BackupDocument(Document):
     timeline: int = Field(ge=1)
     start_lsn: LsnText
     stop_lsn: LsnText
+    # The first transaction number, with its epoch, that the backup's end cannot hold.
+    next_xid: TransactionNumber | None = None
     wal: tuple[WalRange, ...]
     wal_included: bool
     tablespaces: tuple[Tablespace, ...] = ()
@@ -201,7 +204,14 @@ class VerificationReport(Document):
 
 
 class DrillReport(Document):
-    """`drills/<id>/report.json`: phases in milliseconds, checks in the order they ran."""
+    """`drills/<id>/report.json`: phases in milliseconds, checks in the order they ran.
+
+    A drill of a backup alone has no `target`. Of one that replayed WAL: `timeline` is the one it
+    followed, `reached_lsn` where the replay ended, `reached_time` when the last replayed
+    transaction ended by the source's clock. `wal_waited_ms` is what of the time PostgreSQL waited
+    for its WAL. `rpo_ms` is what a disaster at the target would have cost: the time from the
+    newest heartbeat in the copy, or else from `reached_time`.
+    """
 
     format: Literal["pgkeep-drill-1"] = "pgkeep-drill-1"
     id: str
@@ -219,3 +229,11 @@ class DrillReport(Document):
     checks: tuple[Check, ...]
     tables: tuple[TableVerdict, ...] = ()
     tool: str
+    target: str | None = None
+    timeline: int | None = None
+    reached_lsn: LsnText | None = None
+    reached_time: AwareDatetime | None = None
+    replayed_bytes: Size = 0
+    wal_segments: int = Field(default=0, ge=0)
+    wal_waited_ms: Milliseconds = 0
+    rpo_ms: Milliseconds | None = None

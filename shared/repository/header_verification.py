@@ -56,7 +56,12 @@ def verify_header(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> Heade
 
     Raises what `read_backup` raises, and ClusterUnknown when nothing registered the cluster.
     """
-    backup = read_backup(store, ref, pinned)
+    return verify_around(store, read_backup(store, ref, pinned), pinned)
+
+
+def verify_around(store: BlobStore, backup: StoredBackup, pinned: PinnedKeys) -> HeaderVerification:
+    """The same for a document that was read already."""
+    ref = backup.ref
     cluster = read_cluster(store, ref.cluster, pinned)
     if cluster is None:
         raise ClusterUnknown(f"{ref.document} belongs to a cluster without a cluster.json")

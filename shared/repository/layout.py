@@ -3,6 +3,10 @@
     full|incremental/<cluster>/<label>/base.<tablespace-oid|pgdata>.<volume>   data volumes
                                       /backup_manifest · /index · /facts       sealed objects
                                       /backup.json                             backup document, last
+    wal/<cluster>/<timeline>/<segment>                                         whole segment
+                            /<segment>.<start>-<stop>.partial                  received piece of one
+                            /<segment>.partial · .<offset>.backup              PostgreSQL's own
+                 /<timeline>.history
     evidence/<cluster>/cluster.json · keys/<kid>.json · keys/<kid>.rewrap-<n>.json
                       /verifications/<id>/report.json · drills/<id>/report.json
     state/locks/<name>.json                                                    leases
@@ -15,12 +19,14 @@ from dataclasses import dataclass
 
 from shared.domain.backup import BackupKind, BackupLabel
 from shared.domain.cluster import CLUSTER_NAME_PATTERN, ClusterName, cluster_name
+from shared.domain.wal_segment import WalFileKind, WalFileName, WalObject, parse_wal_object
 from shared.errors import InvalidInput
 from shared.repository.blob_store import BlobName
 
 EVIDENCE = "evidence"
 STATE = "state"
-CONTAINERS = ("full", "incremental", "wal", "dump", EVIDENCE, STATE)
+WAL = "wal"
+CONTAINERS = ("full", "incremental", WAL, "dump", EVIDENCE, STATE)
 
 PGDATA_ARCHIVE = "pgdata"
 BACKUP_DOCUMENT = "backup.json"
@@ -39,6 +45,11 @@ _REPORT = re.compile(
 _KEY = re.compile(
     rf"(?P<cluster>{_CLUSTER})/keys/(?P<kid>[a-z0-9]+)(?:\.rewrap-(?P<n>[1-9]\d*))?\.json",
     re.ASCII,
+)
+
+
+_WAL_FOLDER = re.compile(
+    rf"(?P<cluster>{_CLUSTER})/(?:(?P<timeline>[0-9A-F]{{8}})/)?(?P<name>[^/]+)"
 )
 
 
@@ -111,6 +122,37 @@ def backups_prefix(cluster: ClusterName) -> str:
     return f"{cluster}/"
 
 
+def wal_blob(cluster: ClusterName, item: WalObject) -> BlobName:
+    if isinstance(item, WalFileName) and item.kind is WalFileKind.HISTORY:
+        return BlobName(WAL, f"{cluster}/{item}")
+    return BlobName(WAL, f"{wal_prefix(cluster, item.timeline)}{item}")
+
+
+def wal_object_name(item: WalObject) -> str:
+    """What the AAD calls the sealed object: `wal/0000000100000000000000A7`."""
+    return f"{WAL}/{item}"
+
+
+def wal_prefix(cluster: ClusterName, timeline: int | None = None, segments: str = "") -> str:
+    """Prefix in the container `wal`: of the cluster's archive, of one timeline in it, or of those
+    of its segments whose names begin with `segments`.
+    """
+    if timeline is None:
+        return f"{cluster}/"
+    return f"{cluster}/{timeline:08X}/{segments}"
+
+
+def parse_wal(name: BlobName) -> tuple[ClusterName, WalObject]:
+    """Raises BlobNameUnknown, WalFileNameInvalid."""
+    match = _WAL_FOLDER.fullmatch(name.path)
+    if match is None or name.container != WAL:
+        raise BlobNameUnknown(f"{name} is not the name of a WAL file")
+    cluster, item = cluster_name(match["cluster"]), parse_wal_object(match["name"])
+    if wal_blob(cluster, item) != name:
+        raise BlobNameUnknown(f"{name} lies in another timeline's folder")
+    return cluster, item
+
+
 def cluster_document(cluster: ClusterName) -> BlobName:
     return BlobName(EVIDENCE, f"{cluster}/cluster.json")
 
@@ -121,8 +163,9 @@ def key_record(cluster: ClusterName, kid: str, rewrap: int = 0) -> BlobName:
     return BlobName(EVIDENCE, f"{cluster}/keys/{kid}{suffix}.json")
 
 
-def key_records_prefix(cluster: ClusterName, kid: str) -> str:
-    return f"{cluster}/keys/{kid}."
+def key_records_prefix(cluster: ClusterName, kid: str | None = None) -> str:
+    """Prefix in the container `evidence`: of one data key's records, or of all of the cluster's."""
+    return f"{cluster}/keys/" if kid is None else f"{cluster}/keys/{kid}."
 
 
 def parse_key_record(name: BlobName) -> tuple[ClusterName, str, int]:
@@ -139,6 +182,11 @@ def verification_report(cluster: ClusterName, report_id: str) -> BlobName:
 
 def drill_report(cluster: ClusterName, drill_id: str) -> BlobName:
     return BlobName(EVIDENCE, f"{cluster}/drills/{drill_id}/report.json")
+
+
+def drill_reports_prefix(cluster: ClusterName) -> str:
+    """Prefix in the container `evidence`."""
+    return f"{cluster}/drills/"
 
 
 def parse_report(name: BlobName) -> tuple[ClusterName, str, str]:

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from shared.domain.lsn import LSN_MAX, Lsn
 from shared.domain.wal_segment import (
+    SEGMENT_SIZE_MAX,
     WalFileKind,
     WalFileName,
+    WalPiece,
+    parse_wal_object,
     segment_name,
     segment_start,
     segments_between,
@@ -152,3 +155,64 @@ def test_a_segment_number_beyond_what_the_size_allows_is_refused() -> None:
     assert segment_start(name, 8 * MIB) == Lsn.parse("0/80000000")
     with pytest.raises(WalFileNameInvalid, match="cannot exist"):
         segment_start(name, 16 * MIB)
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> WalPiece:
+    start = draw(st.integers(0, SEGMENT_SIZE_MAX - 1))
+    stop = draw(st.integers(start + 1, SEGMENT_SIZE_MAX))
+    return WalPiece(draw(timelines), draw(halves), draw(halves), start, stop)
+
+
+@given(st.one_of(names(), pieces()))
+def test_every_object_of_the_archive_reads_back_from_its_name(item: WalFileName | WalPiece) -> None:
+    assert parse_wal_object(str(item)) == item
+
+
+@given(pieces())
+def test_a_piece_knows_its_segment_and_is_no_file_of_postgresql(piece: WalPiece) -> None:
+    assert piece.name.kind is WalFileKind.SEGMENT
+    assert str(piece).startswith(f"{piece.name}.")
+    assert WalPiece.of(piece.name, piece.start, piece.stop) == piece
+    with pytest.raises(WalFileNameInvalid):
+        WalFileName.parse(str(piece))
+
+
+def test_pieces_of_a_segment_are_listed_in_order() -> None:
+    name = WalFileName.parse("0000000100000000000000A7")
+    made = [WalPiece.of(name, start, start + 9) for start in (0, 10, 255, 4096, 1 << 29)]
+    assert sorted(map(str, reversed(made))) == list(map(str, made))
+    assert str(made[1]) == "0000000100000000000000A7.0000000A-00000013.partial"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0000000100000000000000A7.00000000-00000000.partial",
+        "0000000100000000000000A7.00000002-00000001.partial",
+        "0000000100000000000000A7.00000000-40000001.partial",
+        "0000000100000000000000A7.0-1.partial",
+        "0000000100000000000000A7.00000000-0000000a.partial",
+        "0000000100000000000000A7.00000000-00000001",
+        "0000000000000000000000A7.00000000-00000001.partial",
+        "00000002.history.00000000-00000001.partial",
+    ],
+)
+def test_what_cannot_be_a_piece_is_refused(text: str) -> None:
+    with pytest.raises(WalFileNameInvalid):
+        parse_wal_object(text)
+
+
+@pytest.mark.parametrize("text", ["00000002.history", "0000000100000000000000A7.partial"])
+def test_only_a_segment_has_pieces(text: str) -> None:
+    with pytest.raises(WalFileNameInvalid, match="no piece"):
+        WalPiece.of(WalFileName.parse(text), 0, 1)
+
+
+@given(st.text(st.sampled_from("0A7.-partial"), max_size=60))
+def test_any_text_is_an_object_of_the_archive_or_refused(text: str) -> None:
+    try:
+        item = parse_wal_object(text)
+    except WalFileNameInvalid:
+        return
+    assert str(item) == text

@@ -33,6 +33,8 @@ JOBS: list[BackupJob | VerifyJob | DrillJob] = [
     VerifyJob(job_id=ID, cluster="main", label=LABEL, document_digest="0" * 64),
     DrillJob(job_id=ID, cluster="main", label=LABEL),
     DrillJob(job_id=ID, cluster="main"),
+    DrillJob(job_id=ID, cluster="main", target="random"),
+    DrillJob(job_id=ID, cluster="main", target="2026-11-22T12:00:00+01:00"),
 ]
 EVENT = JobEvent(
     job_id=ID,
@@ -64,7 +66,7 @@ def test_an_event_is_read_back_and_reports_everything_it_says() -> None:
 
 
 def test_only_the_queue_of_the_restore_role_gets_what_must_be_decrypted() -> None:
-    assert [queue_of(job) for job in JOBS] == [BACKUP_QUEUE] + [RESTORE_QUEUE] * 3
+    assert [queue_of(job) for job in JOBS] == [BACKUP_QUEUE] + [RESTORE_QUEUE] * 5
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,18 @@ def test_d06_a_poison_message_is_refused_with_its_first_fault(text: str, fact: s
         parse_job(text)
     assert fact in refused.value.fact
     assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("target", ["soon", "2026-11-22T12:00:00", 7, ""])
+def test_a_drill_to_no_instant_is_refused(target: object) -> None:
+    drill = json.loads(JOBS[2].model_dump_json())
+    with pytest.raises(MessageInvalid, match="target: "):
+        parse_job(json.dumps({**drill, "target": target}))
+
+
+def test_an_instant_travels_in_utc() -> None:
+    sent = json.loads(JOBS[-1].model_dump_json())
+    assert sent["target"] == "2026-11-22T11:00:00.000000Z"
 
 
 def test_d06_64_kib_are_refused_before_they_are_parsed() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from shared.domain.backup import BackupKind, BackupLabel
 from shared.domain.cluster import CLUSTER_NAME_PATTERN, ClusterName
+from shared.domain.wal_segment import WalFileKind, WalFileName, WalObject, WalPiece
 from shared.errors import InvalidInput
 from shared.repository import layout
 from shared.repository.blob_store import BlobName
@@ -29,6 +30,27 @@ VOLUMES = st.builds(
     st.integers(0, 999_999),
 )
 KIDS = st.from_regex(r"k[a-z2-7]{26}", fullmatch=True)
+NUMBERS = st.integers(0, 2**32 - 1)
+TIMELINES = st.integers(1, 2**32 - 1)
+WAL_OBJECTS: st.SearchStrategy[WalObject] = st.one_of(
+    st.builds(WalFileName, st.just(WalFileKind.HISTORY), TIMELINES),
+    st.builds(
+        WalFileName,
+        st.sampled_from([WalFileKind.SEGMENT, WalFileKind.PARTIAL]),
+        TIMELINES,
+        NUMBERS,
+        NUMBERS,
+    ),
+    st.builds(WalFileName, st.just(WalFileKind.BACKUP), TIMELINES, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(
+        WalPiece,
+        TIMELINES,
+        NUMBERS,
+        NUMBERS,
+        st.integers(0, 1 << 20),
+        st.integers(2 << 20, 1 << 30),
+    ),
+)
 # What somebody might put into a container: nearly right, or anything.
 NEARLY = st.one_of(
     st.text(max_size=40),
@@ -36,6 +58,7 @@ NEARLY = st.one_of(
     st.from_regex(r"[a-z-]{1,4}/keys/[a-z0-9]{1,5}(\.rewrap-\d{1,3})?\.json"),
     st.from_regex(r"[a-z]{1,4}/(drills|verifications)/[^/]{1,9}/report\.json"),
     st.from_regex(r"[a-z]{1,4}/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/backup\.json"),
+    st.from_regex(r"[a-z]{1,4}/(0000000[12]/)?0000000[12]([0-9A-F]{16})?(\.[0-9a-z.-]{1,30})?"),
 )
 
 
@@ -56,6 +79,52 @@ def test_a_key_record_s_name_is_read_back(cluster: ClusterName, kid: str, rewrap
     name = layout.key_record(cluster, kid, rewrap)
     assert layout.parse_key_record(name) == (cluster, kid, rewrap)
     assert name.path.startswith(layout.key_records_prefix(cluster, kid))
+
+
+@given(CLUSTERS, KIDS)
+def test_all_key_records_of_a_cluster_lie_below_one_prefix(cluster: ClusterName, kid: str) -> None:
+    assert layout.key_record(cluster, kid).path.startswith(layout.key_records_prefix(cluster))
+
+
+@given(CLUSTERS, WAL_OBJECTS)
+def test_the_name_of_what_lies_in_the_wal_archive_is_read_back(
+    cluster: ClusterName, item: WalObject
+) -> None:
+    name = layout.wal_blob(cluster, item)
+    assert layout.parse_wal(name) == (cluster, item)
+    assert name.container == layout.WAL
+    assert name.path.startswith(layout.wal_prefix(cluster))
+    assert layout.wal_object_name(item) == f"wal/{item}"
+    history = isinstance(item, WalFileName) and item.kind is WalFileKind.HISTORY
+    assert name.path.startswith(layout.wal_prefix(cluster, item.timeline)) != history
+
+
+@given(CLUSTERS, WAL_OBJECTS, st.integers(0, 24))
+def test_a_prefix_leads_to_the_segments_whose_names_begin_so(
+    cluster: ClusterName, item: WalObject, length: int
+) -> None:
+    path = layout.wal_blob(cluster, item).path
+    if not path.endswith(".history"):
+        assert path.startswith(layout.wal_prefix(cluster, item.timeline, str(item)[:length]))
+
+
+@pytest.mark.parametrize(
+    ("container", "path"),
+    [
+        ("wal", "main/00000002/0000000100000000000000A7"),
+        ("wal", "main/0000000100000000000000A7"),
+        ("wal", "main/00000001/00000001.history"),
+        ("wal", "main/00000002/00000001.history"),
+        ("wal", "main/00000001/deeper/0000000100000000000000A7"),
+        ("wal", "main/00000001/0000000100000000000000A7.gz"),
+        ("wal", "Main/00000001/0000000100000000000000A7"),
+        ("wal", "0000000100000000000000A7"),
+        ("full", "main/00000001/0000000100000000000000A7"),
+    ],
+)
+def test_wal_in_the_wrong_place_is_refused(container: str, path: str) -> None:
+    with pytest.raises(InvalidInput):
+        layout.parse_wal(BlobName(container, path))
 
 
 @given(CLUSTERS, st.uuids().map(str))
@@ -79,6 +148,8 @@ def test_a_foreign_name_is_refused_or_is_the_one_that_we_would_write(
         cluster, kind, report = layout.parse_report(name)
         made = layout.drill_report if kind == "drills" else layout.verification_report
         assert made(cluster, report) == name
+    with suppress(InvalidInput):
+        assert layout.wal_blob(*layout.parse_wal(name)) == name
     with suppress(InvalidInput):
         assert str(VolumeName.parse(path)) == path
 
