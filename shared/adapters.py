@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from shared import settings as s
+from shared.azure_storage.patience import RetryBudget
 from shared.azure_storage.transport import Credential
 from shared.errors import SettingsInvalid
 from shared.jobs.azure_queue import AzureQueue, open_queue
@@ -57,7 +58,7 @@ def leases(
     )
 
 
-def job_queue(settings: s.Settings, name: str) -> AzureQueue:
+def job_queue(settings: s.Settings, name: str, *, retry: RetryBudget | None = None) -> AzureQueue:
     """Raises SettingsInvalid when the settings have no section [queues]."""
     queues = settings.queues
     if queues is None:
@@ -67,6 +68,7 @@ def job_queue(settings: s.Settings, name: str) -> AzureQueue:
         name,
         azure_credential(queues.credential, queues.account_url),
         ca_file=_text(queues.ca_file),
+        retry=retry,
     )
 
 

@@ -1,45 +1,32 @@
-"""Data keys of one backup: each is recorded, signed and durable, before it seals a byte."""
+"""Data keys of one backup, and the names under which they seal its objects."""
 
 from dataclasses import dataclass
 
-from shared.repository import layout
 from shared.repository.documents import ClusterDocument
-from shared.repository.key_record import KeyPurpose, sign_key_record
+from shared.repository.key_record import KeyPurpose
 from shared.repository.layout import BackupRef
-from shared.repository.object_aad import aad
-from worker.commands.cluster_identity import signer_of
+from worker.commands.issued_key import IssuedKey, issue_key
 from worker.commands.services import Services
-from worker.keys.data_key import DataKey
-from worker.keys.key_ring import issue_data_key
 
 
 @dataclass(frozen=True, slots=True)
 class BackupKey:
     """A data key in use for one backup."""
 
-    kid: str
-    data_key: DataKey
-    cluster: ClusterDocument
+    issued: IssuedKey
     ref: BackupRef
+
+    @property
+    def kid(self) -> str:
+        return self.issued.kid
 
     def for_object(self, name: str) -> tuple[bytes, bytes]:
         """Data key and AAD for the object of this name."""
-        identity = self.cluster
-        bound = aad(
-            identity.cluster_uuid,
-            identity.system_identifier,
-            self.kid,
-            self.ref.object_name(name),
-        )
-        return self.data_key.reveal(), bound
+        return self.issued.for_object(self.ref.object_name(name))
 
 
 def issue_backup_key(
     services: Services, cluster: ClusterDocument, ref: BackupRef, purpose: KeyPurpose
 ) -> BackupKey:
     """A fresh key whose record is in the repository. Raises TooFewRecipients in production."""
-    data_key, record = issue_data_key(services.key_ring, cluster, purpose, services.clocks.now())
-    production = services.settings.profile == "production"
-    raw = sign_key_record(record, signer_of(services), production=production)
-    services.store.create(layout.key_record(ref.cluster, record.kid), raw)
-    return BackupKey(record.kid, data_key, cluster, ref)
+    return BackupKey(issue_key(services, cluster, purpose), ref)
