@@ -61,7 +61,7 @@ def send_command(connection: PGconn, command: str) -> None:
     try:
         connection.send_query(command.encode())
     except psycopg.OperationalError as error:
-        raise _gone(connection, error) from None
+        raise gone(connection, error) from None
 
 
 def next_result(connection: PGconn, silence_limit: float = SILENCE_LIMIT) -> PGresult | None:
@@ -97,7 +97,7 @@ def copy_out(connection: PGconn, silence_limit: float = SILENCE_LIMIT) -> Iterat
         try:
             size, message = read(1)
         except psycopg.OperationalError as error:
-            raise _gone(connection, error) from None
+            raise gone(connection, error) from None
         if size > 0:
             yield message
         elif size == 0:
@@ -118,7 +118,7 @@ def copy_in(connection: PGconn, data: bytes, silence_limit: float = SILENCE_LIMI
         _flush(connection, silence_limit)
         connection.nonblocking = 0
     except psycopg.OperationalError as error:
-        raise _gone(connection, error) from None
+        raise gone(connection, error) from None
 
 
 def await_input(connection: PGconn, silence_limit: float, events: int = select.POLLIN) -> None:
@@ -130,7 +130,7 @@ def await_input(connection: PGconn, silence_limit: float, events: int = select.P
     try:
         connection.consume_input()
     except psycopg.OperationalError as error:
-        raise _gone(connection, error) from None
+        raise gone(connection, error) from None
 
 
 def _flush(connection: PGconn, silence_limit: float) -> None:
@@ -183,6 +183,7 @@ def _only_row(connection: PGconn, command: str, silence_limit: float) -> Row:
     return found[0]
 
 
-def _gone(connection: PGconn, error: psycopg.Error) -> PostgresGone:
+def gone(connection: PGconn, error: psycopg.Error) -> PostgresGone:
+    """What psycopg raises when the connection ends, in libpq's words."""
     message = connection.get_error_message() if connection.status else str(error)
     return PostgresGone(f"the connection was lost: {' '.join(message.split())}")

@@ -1,0 +1,25 @@
+"""What every command of the command line shares: its usual options, and its services."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker import wiring
+from worker.commands import printed
+from worker.commands.services import Services
+
+Config = Annotated[
+    Path | None, typer.Option("--config", envvar="PGKEEP_CONFIG", help="Path of pgkeep.toml.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
+Cluster = Annotated[str, typer.Argument(help="Name of the cluster in the settings.")]
+
+
+@contextmanager
+def open_services(config: Path | None, *, quiet: bool) -> Iterator[Services]:
+    """Services of one command, with progress bars unless `quiet`."""
+    with printed.progress_bars(quiet=quiet) as progress:
+        yield wiring.services(wiring.load_settings(config), progress)

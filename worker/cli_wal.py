@@ -1,0 +1,25 @@
+"""`pgkeep wal …`: the two long-running processes that keep WAL in the repository."""
+
+import typer
+
+from worker import wiring
+from worker.cli_session import Cluster, Config, open_services
+from worker.commands import wal_agent, wal_receive
+
+app = typer.Typer(no_args_is_help=True, help="Keep WAL in the repository, and give it back.")
+
+
+@app.command("receive")
+def receive_command(cluster: Cluster, config: Config = None) -> None:
+    """Receive WAL over a replication slot until told to stop; seconds of RPO."""
+    with open_services(config, quiet=True) as services:
+        settings = services.settings.cluster_named(cluster)
+        wal_receive.receive(services, settings, stop=wiring.stop_signal())
+
+
+@app.command("agent")
+def agent_command(cluster: Cluster, config: Config = None) -> None:
+    """Serve `pgkeep-wal push` and `fetch` on this host until told to stop."""
+    with open_services(config, quiet=True) as services:
+        settings = services.settings.cluster_named(cluster)
+        wal_agent.run_agent(services, settings, stop=wiring.stop_signal())
