@@ -11,7 +11,7 @@ from functions.wiring import Services, services
 from shared.catalogue.ports import JobRecord
 from shared.domain.backup import BackupLabel
 from shared.domain.cluster import ClusterName
-from shared.domain.field_types import Cluster, Label
+from shared.domain.field_types import Cluster, DrillTargetText, Label
 from shared.domain.job import JobState, JobVerb
 from shared.errors import JobNotFound, RequestInvalid
 from shared.jobs.messages import DrillJob
@@ -22,10 +22,14 @@ blueprint = func.Blueprint()
 
 
 class DrillRequest(Body):
-    """Without a label, the newest backup."""
+    """Without a label, the newest backup; without a target, no WAL beyond it.
+
+    `target`: `latest`, `random`, or an instant with its offset.
+    """
 
     cluster: Cluster
     label: Label | None = None
+    target: DrillTargetText | None = None
 
 
 class DrillStatus(Body):
@@ -59,7 +63,8 @@ def request_drill(services: Services, req: func.HttpRequest) -> func.HttpRespons
     cluster = protected_cluster(services, asked.cluster)
     if asked.label is not None:
         services.catalogue.backup(BackupRef(cluster, BackupLabel.parse(asked.label)))
-    accept(services, DrillJob(job_id=job_id, cluster=cluster, label=asked.label))
+    job = DrillJob(job_id=job_id, cluster=cluster, label=asked.label, target=asked.target)
+    accept(services, job)
     return respond(Accepted(job_id=job_id, status_url=f"/api/drills/{job_id}"), status=202)
 
 

@@ -10,7 +10,13 @@ from uuid import UUID, uuid5
 
 from functions.outbox import send_requested
 from functions.wiring import Services
-from shared.errors import BackupConflict, ClusterConflict, PgkeepError, ReportConflict
+from shared.errors import (
+    BackupConflict,
+    ClusterConflict,
+    MessageInvalid,
+    PgkeepError,
+    ReportConflict,
+)
 from shared.event_log import log_event
 from shared.jobs.messages import VerifyJob
 from shared.repository import layout
@@ -32,6 +38,14 @@ def take_in_backup(services: Services, name: BlobName) -> None:
 def take_in_report(services: Services, name: BlobName) -> None:
     """Record the signed report of a deep verification or a drill."""
     _believe(services, name, lambda: _record_report(services, name))
+
+
+def message_text(body: bytes) -> str:
+    """Raises MessageInvalid."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MessageInvalid(f"message is not utf-8 at byte {error.start}") from None
 
 
 def request_verification(services: Services, ref: BackupRef, digest: str) -> UUID:

@@ -2,11 +2,11 @@
 
 import azure.functions as func
 
-from functions.intake import set_aside, take_in_report
+from functions.intake import message_text, set_aside, take_in_report
 from functions.wiring import Services, services
 from shared.domain.cluster import cluster_name
 from shared.domain.job import JobEventKind, JobVerb
-from shared.errors import ClusterUnknown, MessageInvalid
+from shared.errors import ClusterUnknown
 from shared.event_log import log_event
 from shared.jobs.messages import EVENT_QUEUE, JobEvent, parse_event
 from shared.repository import layout
@@ -25,7 +25,7 @@ def take_in_event(services: Services, body: bytes) -> None:
 
     Raises MessageInvalid for what is no event: after five tries the host sets it aside.
     """
-    event = parse_event(_text(body))
+    event = parse_event(message_text(body))
     if event.cluster not in {cluster.name for cluster in services.settings.cluster}:
         error = ClusterUnknown(f"job event of cluster {event.cluster}, which no settings name")
         set_aside(services, f"{EVENT_QUEUE}/{event.job_id}", error)
@@ -35,13 +35,6 @@ def take_in_event(services: Services, body: bytes) -> None:
     report = _report_of(event)
     if report is not None:
         take_in_report(services, report)
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise MessageInvalid(f"message is not utf-8 at byte {error.start}") from None
 
 
 def _report_of(event: JobEvent) -> BlobName | None:

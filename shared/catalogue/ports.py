@@ -1,4 +1,4 @@
-"""What the control plane asks of the catalogue: three narrow ports and the values they speak in.
+"""What the control plane asks of the catalogue: four narrow ports and the values they speak in.
 
 Every operation is one transaction, idempotent, and safe to run from several instances at once.
 Adapters raise only the errors of shared.errors: CatalogueUnavailable, CatalogueDenied,
@@ -14,14 +14,18 @@ from uuid import UUID
 
 from shared.domain.backup import BackupFacts, BackupKind
 from shared.domain.cluster import ClusterName
+from shared.domain.freshness import BackupBase, WalFreshness
 from shared.domain.job import JobProgress, JobReport, JobVerb
 from shared.domain.schedule import DueBackup
+from shared.domain.wal_findings import FindingChanges, WalFinding
 from shared.jobs.messages import BackupJob, DrillJob, JobEvent, VerifyJob
+from shared.jobs.wal_events import WalEvent
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import ClusterDocument, DrillReport, Finding
 from shared.repository.header_verification import HeaderVerification
 from shared.repository.layout import BackupRef
 from shared.repository.reports import StoredReport
+from shared.repository.wal_listing import ArchiveSnapshot
 
 AnyJob = BackupJob | VerifyJob | DrillJob
 # What a signed document says; `record` stores it, `replace` makes it the only truth.
@@ -51,6 +55,15 @@ class JobRecord:
     requested_at: datetime | None
     sent_at: datetime | None
     progress: JobProgress
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFinding:
+    """A finding as the catalogue remembers it; `closed_at` None means that it is open."""
+
+    finding: WalFinding
+    opened_at: datetime
+    closed_at: datetime | None
 
 
 class RepositoryIndex(Protocol):
@@ -159,7 +172,61 @@ class Quarantine(Protocol):
         ...
 
 
-class Catalogue(RepositoryIndex, JobLedger, Quarantine, Protocol):
+class WalFacts(Protocol):
+    """How far WAL is archived, what its writers say, and what is wrong with it."""
+
+    def record_wal_event(self, event: WalEvent, now: datetime) -> bool:
+        """Keep the newest by its own time: each writer's progress, each name in conflict, each gap.
+
+        False when a newer one is known, or the same: repetitions and order do not matter. A time
+        in the future is a wrong clock's, and is taken for `now`.
+        """
+        ...
+
+    def wal_events(self, cluster: ClusterName) -> Sequence[WalEvent]:
+        """All that are kept."""
+        ...
+
+    def archive_snapshot(self, cluster: ClusterName) -> ArchiveSnapshot | None: ...
+
+    def put_archive_snapshot(
+        self, cluster: ClusterName, snapshot: ArchiveSnapshot, taken_at: datetime
+    ) -> None:
+        """The newest stays, whoever comes last: one that is lost is read again from there."""
+        ...
+
+    def newest_base(self, cluster: ClusterName) -> BackupBase | None:
+        """The newest backup that no later verification found damaged."""
+        ...
+
+    def record_freshness(self, seen: WalFreshness) -> None:
+        """The newest stays, whoever comes last."""
+        ...
+
+    def freshness(self, cluster: ClusterName) -> WalFreshness | None: ...
+
+    def settle_findings(
+        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+    ) -> FindingChanges:
+        """Make what was found what is open. `now` is when looking began: a finding that somebody
+        else opened since then stays open.
+        """
+        ...
+
+    def open_findings(
+        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+    ) -> FindingChanges:
+        """As `settle_findings`, but close nothing."""
+        ...
+
+    def findings(
+        self, cluster: ClusterName, *, closed_since: datetime | None = None
+    ) -> Sequence[RecordedFinding]:
+        """The open ones, and those that were closed at `closed_since` or later; newest first."""
+        ...
+
+
+class Catalogue(RepositoryIndex, JobLedger, Quarantine, WalFacts, Protocol):
     """All of it, and whether it answers."""
 
     def check(self) -> None:

@@ -1,7 +1,8 @@
 """The catalogue in PostgreSQL: every operation one transaction, on a connection of its own.
 
 A function app runs few operations a minute from many short-lived instances, so connections are
-not kept. The SQL lies with its port: repository_index, job_ledger, and here the quarantine.
+not kept. The SQL lies with its port: repository_index, job_ledger, wal_facts, and here the
+quarantine.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,17 +10,27 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from shared.catalogue import job_ledger, migrate, repository_index
-from shared.catalogue.ports import AnyJob, CataloguedBackup, Fact, JobRecord
+from shared.catalogue import job_ledger, migrate, repository_index, wal_facts
+from shared.catalogue.ports import (
+    AnyJob,
+    CataloguedBackup,
+    Fact,
+    JobRecord,
+    RecordedFinding,
+)
 from shared.catalogue.postgres_session import Session, transact
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
+from shared.domain.freshness import BackupBase, WalFreshness
 from shared.domain.job import JobReport
 from shared.domain.schedule import DueBackup
+from shared.domain.wal_findings import FindingChanges, WalFinding
 from shared.jobs.messages import BackupJob, JobEvent
+from shared.jobs.wal_events import WalEvent
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import DrillReport
 from shared.repository.layout import BackupRef
+from shared.repository.wal_listing import ArchiveSnapshot
 
 _SET_ASIDE = """
     INSERT INTO quarantined (object, code, fact, first_seen_at, last_seen_at)
@@ -103,6 +114,50 @@ class PostgresCatalogue:
 
     def job_reports(self, job_id: UUID) -> Sequence[JobReport]:
         return self._transact(lambda session: job_ledger.job_reports(session, job_id))
+
+    def record_wal_event(self, event: WalEvent, now: datetime) -> bool:
+        return self._transact(lambda session: wal_facts.record_event(session, event, now))
+
+    def wal_events(self, cluster: ClusterName) -> Sequence[WalEvent]:
+        return self._transact(lambda session: wal_facts.events(session, cluster))
+
+    def archive_snapshot(self, cluster: ClusterName) -> ArchiveSnapshot | None:
+        return self._transact(lambda session: wal_facts.snapshot(session, cluster))
+
+    def put_archive_snapshot(
+        self, cluster: ClusterName, snapshot: ArchiveSnapshot, taken_at: datetime
+    ) -> None:
+        self._transact(lambda session: wal_facts.put_snapshot(session, cluster, snapshot, taken_at))
+
+    def newest_base(self, cluster: ClusterName) -> BackupBase | None:
+        return self._transact(lambda session: wal_facts.newest_base(session, cluster))
+
+    def record_freshness(self, seen: WalFreshness) -> None:
+        self._transact(lambda session: wal_facts.record_freshness(session, seen))
+
+    def freshness(self, cluster: ClusterName) -> WalFreshness | None:
+        return self._transact(lambda session: wal_facts.freshness(session, cluster))
+
+    def settle_findings(
+        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+    ) -> FindingChanges:
+        kept = list(found)  # the transaction may have to run again
+        return self._transact(
+            lambda session: wal_facts.settle_findings(session, cluster, kept, now, close=True)
+        )
+
+    def open_findings(
+        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+    ) -> FindingChanges:
+        kept = list(found)
+        return self._transact(
+            lambda session: wal_facts.settle_findings(session, cluster, kept, now, close=False)
+        )
+
+    def findings(
+        self, cluster: ClusterName, *, closed_since: datetime | None = None
+    ) -> Sequence[RecordedFinding]:
+        return self._transact(lambda session: wal_facts.findings(session, cluster, closed_since))
 
     def set_aside(self, name: str, code: str, fact: str, now: datetime) -> None:
         values = {"object": name, "code": code, "fact": fact, "now": now}

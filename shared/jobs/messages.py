@@ -11,15 +11,16 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.domain.backup import BackupKind
-from shared.domain.field_types import Cluster, Label, Sha256
+from shared.domain.field_types import Cluster, DrillTargetText, Label, Sha256
 from shared.domain.job import JobEventKind, JobReport, JobVerb
 from shared.errors import MessageInvalid
 
 BACKUP_QUEUE = "pgkeep-backup"
 RESTORE_QUEUE = "pgkeep-restore"
 EVENT_QUEUE = "pgkeep-events"
+WAL_EVENT_QUEUE = "pgkeep-wal-events"
 JOB_QUEUES = (BACKUP_QUEUE, RESTORE_QUEUE)
-QUEUES = (*JOB_QUEUES, EVENT_QUEUE)
+QUEUES = (*JOB_QUEUES, EVENT_QUEUE, WAL_EVENT_QUEUE)
 
 # Azure Queue Storage: a message holds 64 KiB, base64 leaves 48 KiB of text.
 MAX_MESSAGE = 48 * 1024
@@ -53,10 +54,14 @@ class VerifyJob(Message):
 
 
 class DrillJob(Message):
-    """Restore a backup into a throw-away instance and check it; `label` None means the newest."""
+    """Restore a backup into a throw-away instance and check it; `label` None means the newest.
+
+    `target` is `latest`, `random` or an instant to recover to; None is the backup alone.
+    """
 
     verb: Literal[JobVerb.DRILL] = JobVerb.DRILL
     label: Label | None = None
+    target: DrillTargetText | None = None
 
 
 class JobEvent(Message):

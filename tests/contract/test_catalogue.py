@@ -53,6 +53,7 @@ from tests.harness.signed_repository import NOON, Committed, SignedRepository
 
 JOB = UUID(int=1)
 HOUR = timedelta(hours=1)
+NEXT = len(release_migrations()) + 1
 
 
 @pytest.fixture(scope="module")
@@ -551,7 +552,7 @@ class TestMigrations:
 
     def test_a_failing_migration_leaves_nothing_behind(self, server: CatalogueServer) -> None:
         dsn = server.empty_database()
-        broken = Migration(2, "0002_broken.sql", "CREATE TABLE half (a int); SELECT 1 / 0;")
+        broken = Migration(NEXT, "9999_broken.sql", "CREATE TABLE half (a int); SELECT 1 / 0;")
 
         with pytest.raises(CatalogueValueRefused, match="division by zero"):
             migrate(dsn, NOON, [*release_migrations(), broken])
@@ -561,11 +562,11 @@ class TestMigrations:
             assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
 
     def test_a_newer_schema_is_refused(self, dsn: str) -> None:
-        newer = Migration(2, "0002_newer.sql", "CREATE TABLE newer (a int)")
+        newer = Migration(NEXT, "9999_newer.sql", "CREATE TABLE newer (a int)")
         migrate(dsn, NOON, [*release_migrations(), newer])
 
         for refuse in (PostgresCatalogue(dsn).check, lambda: migrate(dsn, NOON)):
-            with pytest.raises(CatalogueSchemaTooNew, match=r"0002_newer\.sql"):
+            with pytest.raises(CatalogueSchemaTooNew, match=r"9999_newer\.sql"):
                 refuse()
 
     @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ class TestOurApp:
         triggers = {name: bindings[0] for name, bindings in indexed["functions"].items()}
         wanted: dict[str, dict[str, Any]] = {
             "timer_dispatch": {"type": "timerTrigger", "schedule": "%PGKEEP_DISPATCH_SCHEDULE%"},
+            "timer_freshness": {"type": "timerTrigger", "schedule": "%PGKEEP_FRESHNESS_SCHEDULE%"},
             "timer_reconcile": {"type": "timerTrigger", "schedule": "%PGKEEP_RECONCILE_SCHEDULE%"},
             "blob_backup_committed": {
                 "type": "blobTrigger",
@@ -82,8 +83,14 @@ class TestOurApp:
                 "queueName": "pgkeep-events",
                 "connection": "PGKEEP_HOST_QUEUES",
             },
+            "queue_wal_event": {
+                "type": "queueTrigger",
+                "queueName": "pgkeep-wal-events",
+                "connection": "PGKEEP_HOST_QUEUES",
+            },
             "http_backups": {"route": "backups", "authLevel": "FUNCTION"},
             "http_drills": {"route": "drills/{id?}", "authLevel": "FUNCTION"},
+            "http_wal": {"route": "wal", "authLevel": "FUNCTION", "methods": ["GET"]},
             "http_health": {"route": "health", "authLevel": "ANONYMOUS", "methods": ["GET"]},
         }
         for name, fields in wanted.items():
@@ -98,15 +105,18 @@ class TestOurApp:
                     get("http_health", "health"),
                     get("http_backups", "backups", query={"cluster": "demo"}),
                     get("http_drills", "drills/x", params={"id": "x"}),
+                    get("http_wal", "wal", query={"cluster": "demo"}),
                 ],
                 environment,
             )["answers"]
 
-        assert [answer["raised"] for answer in answers] == [None] * 3
-        assert [answer["status"] for answer in answers] == ["200", "200", "404"]
+        assert [answer["raised"] for answer in answers] == [None] * 4
+        assert [answer["status"] for answer in answers] == ["200", "200", "404", "200"]
         assert json.loads(answers[0]["body"]) == {"status": "ok"}
         assert json.loads(answers[1]["body"]) == {"backups": []}
         assert json.loads(answers[2]["body"])["code"] == "job-not-found"
+        [shown] = json.loads(answers[3]["body"])["clusters"]
+        assert (shown["cluster"], shown["freshness"], shown["findings"]) == ("demo", None, [])
 
     def test_without_a_catalogue_health_is_degraded_and_nothing_leaks(self, tmp_path: Path) -> None:
         environment = settings(tmp_path, "host=127.0.0.1 port=1 password=sesame dbname=x")

@@ -560,11 +560,11 @@ class TestHttp:
     def test_a_drill_shows_its_state_and_then_its_report(self, plane: ControlPlane) -> None:
         backup = plane.repository.commit()
         take_in_backup(plane.services, backup.ref.document)
-        asked = {"cluster": "demo", "label": backup.ref.label.text}
+        asked = {"cluster": "demo", "label": backup.ref.label.text, "target": "latest"}
         _, accepted = shown(request_drill(plane.services, http("POST", asked)))
         job_id = str(accepted["job_id"])
         assert accepted["status_url"] == f"/api/drills/{job_id}"
-
+        assert "latest" in [vars(job).get("target") for job in plane.take_jobs(RESTORE_QUEUE)]
         _, before = shown(show_drill(plane.services, http("GET", route={"id": job_id})))
         plane.repository.drill(backup, job_id, DrillVerdict.PROVEN)
         take_in_event(plane.services, finished(JobVerb.DRILL, job_id, job_id=UUID(job_id)))
