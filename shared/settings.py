@@ -26,7 +26,7 @@ from shared.errors import SettingsInvalid
 
 CONFIG_VARIABLE = "PGKEEP_CONFIG"
 ENVIRONMENT_PREFIX = "PGKEEP_"
-_SECTIONS = ("repository", "queues", "catalogue", "keys", "worker", "drill")
+_SECTIONS = ("repository", "queues", "catalogue", "keys", "worker", "wal", "drill")
 
 
 class Section(BaseModel):
@@ -133,6 +133,23 @@ class Worker(Section):
     lease_seconds: int = Field(60, ge=15, le=60, description="life of the backup lease")
 
 
+class Wal(Section):
+    """`[wal]`: the WAL agent and receiver on this host."""
+
+    socket: Path = Field(
+        Path("/run/pgkeep/wal.sock"), description="where `pgkeep-wal` meets the agent"
+    )
+    spool: Path = Field(
+        Path("/var/tmp/pgkeep-wal"),  # noqa: S108 - the operator's choice; the agent makes its own 0700 folder
+        description="directory for prefetched WAL; never inside a data directory",
+    )
+    parallel: int = Field(4, ge=1, le=16, description="segments in flight to or from storage")
+    prefetch_bytes: int = Field(
+        256 << 20, ge=1 << 20, le=16 << 30, description="WAL that may lie in the spool"
+    )
+    report_seconds: int = Field(60, ge=1, le=3600, description="how often WAL progress is reported")
+
+
 class Drill(Section):
     """`[drill]`: where restores are rehearsed."""
 
@@ -153,6 +170,27 @@ class Schedule(Section):
     )
 
 
+class ClusterWal(Section):
+    """`[cluster.wal]`: how the cluster's WAL is received, and when it counts as behind."""
+
+    slot: str = Field(
+        "pgkeep", pattern=r"^[a-z0-9_]{1,63}$", description="physical replication slot"
+    )
+    create_slot: bool = Field(True, description="create the slot when it is missing")
+    application_name: str = Field(
+        "pgkeep", pattern=r"^[a-z0-9_-]{1,63}$", description="name for synchronous_standby_names"
+    )
+    flush_seconds: float = Field(
+        10, gt=0, le=3600, description="age at which received WAL is stored, segment full or not"
+    )
+    synchronous: bool = Field(
+        False, description="store what arrives at once, so that commits may wait for it (RPO 0)"
+    )
+    behind_seconds: int = Field(
+        900, ge=1, description="unprotected for longer than this counts as behind"
+    )
+
+
 class ClusterSettings(Section):
     """`[[cluster]]`: one PostgreSQL cluster to protect."""
 
@@ -165,6 +203,12 @@ class ClusterSettings(Section):
         (), description="[database.]schema.table whose rows are counted at backup and at drill"
     )
     validation_sql: Path | None = Field(None, description="statements a drill must pass")
+    heartbeat: str | None = Field(
+        None,
+        description="[database.]schema.table with a timestamptz column `at` that something fills "
+        "every few seconds; a drill measures lost time by it",
+    )
+    wal: ClusterWal = Field(default_factory=ClusterWal)
 
 
 class Settings(Section):
@@ -178,6 +222,7 @@ class Settings(Section):
     catalogue: Catalogue | None = None
     keys: Keys = Field(default_factory=Keys)
     worker: Worker = Field(default_factory=Worker)
+    wal: Wal = Field(default_factory=Wal)
     drill: Drill = Field(default_factory=Drill)
     cluster: tuple[ClusterSettings, ...] = ()
 
@@ -248,7 +293,16 @@ def _apply_overrides(values: dict[str, object], variables: Mapping[str, str]) ->
         target[keys[-1]] = value
 
 
-_PATH_KEYS = {"path", "ca_file", "public_jwk", "password_file", "validation_sql", "scratch"}
+_PATH_KEYS = {
+    "path",
+    "ca_file",
+    "public_jwk",
+    "password_file",
+    "validation_sql",
+    "scratch",
+    "socket",
+    "spool",
+}
 
 
 def _anchor_paths(value: object, base: Path) -> None:

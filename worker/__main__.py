@@ -15,7 +15,7 @@ def main() -> int:
     # Nothing but our own conninfo may decide where we connect and how (threat T18).
     for name in [name for name in os.environ if name.startswith("PG") and name[:6] != "PGKEEP"]:
         del os.environ[name]
-    write_to(sys.stderr, level=logging.INFO if "run" in sys.argv[1:2] else logging.WARNING)
+    write_to(sys.stderr, level=logging.INFO if _takes_long(sys.argv) else logging.WARNING)
     try:
         # Typer reports usage errors itself, with status 2, and always ends by SystemExit.
         app()
@@ -25,6 +25,11 @@ def main() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _takes_long(arguments: list[str]) -> bool:
+    """What runs for hours tells how it goes."""
+    return arguments[1:2] in (["run"], ["wal"]) or "--recover" in arguments
 
 
 def _report(error: PgkeepError) -> None:

@@ -4,8 +4,6 @@ Every verb takes --config and --json. Exit statuses are those of shared.errors, 
 docs/reference/cli.md.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +12,11 @@ import typer
 from shared import adapters
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import cluster_name
+from shared.domain.recovery_target import TargetAction
 from shared.errors import InvalidInput
 from shared.repository.backups import find_backup
-from worker import job_runner, wiring
+from worker import cli_wal, job_runner, wiring
+from worker.cli_session import Cluster, Config, Json, open_services
 from worker.commands import (
     backup,
     catalogue_rebuild,
@@ -24,10 +24,15 @@ from worker.commands import (
     drill,
     list_backups,
     printed,
+    printed_recovery,
+    printed_wal,
+    recovery_rates,
     restore,
     verify,
+    wal_state,
 )
-from worker.commands.services import Services
+from worker.commands import recover as recover_verb
+from worker.commands.target_options import TargetOptions
 from worker.keys.generate import generate_key_set
 
 app = typer.Typer(
@@ -39,15 +44,39 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make keys for development and escrow.")
 catalogue_app = typer.Typer(no_args_is_help=True, help="The index that blobs can rebuild.")
+app.add_typer(cli_wal.app, name="wal")
 app.add_typer(keys_app, name="keys")
 app.add_typer(catalogue_app, name="catalogue")
 
-Config = Annotated[
-    Path | None, typer.Option("--config", envvar="PGKEEP_CONFIG", help="Path of pgkeep.toml.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
-Cluster = Annotated[str, typer.Argument(help="Name of the cluster in the settings.")]
 Label = Annotated[str | None, typer.Option("--label", help="The backup; default: the newest.")]
+ToTime = Annotated[
+    str | None, typer.Option("--to-time", help="Recover to an instant, ISO 8601 with its offset.")
+]
+ToLsn = Annotated[str | None, typer.Option("--to-lsn", help="Recover to a position in the WAL.")]
+ToXid = Annotated[
+    str | None, typer.Option("--to-xid", help="Recover to the end of a transaction, by its number.")
+]
+ToName = Annotated[str | None, typer.Option("--to-name", help="Recover to a restore point.")]
+ToLatest = Annotated[
+    bool, typer.Option("--to-latest", help="Recover to the end of the archived WAL.")
+]
+Immediate = Annotated[
+    bool, typer.Option("--immediate", help="End with the backup: so without any target.")
+]
+Exclusive = Annotated[bool, typer.Option("--exclusive", help="Stop just before the target.")]
+Timeline = Annotated[
+    int | None, typer.Option("--timeline", min=1, help="Default: the plan chooses, and says why.")
+]
+Action = Annotated[
+    TargetAction, typer.Option("--target-action", help="promote, pause or shutdown at the target.")
+]
+Recover = Annotated[
+    bool, typer.Option("--recover", help="Replay here and now, in a private server.")
+]
+Mapping = Annotated[list[str] | None, typer.Option("--tablespace-mapping", "-T", help="OLD=NEW")]
+Owner = Annotated[
+    str | None, typer.Option("--owner", help="Account for the files, when run as root.")
+]
 
 
 class MappingInvalid(InvalidInput):
@@ -60,7 +89,7 @@ class MappingInvalid(InvalidInput):
 @app.command("backup")
 def backup_command(cluster: Cluster, config: Config = None, json: Json = False) -> None:
     """Take a full backup of a cluster, straight into the repository."""
-    with _services(config, quiet=json) as services:
+    with open_services(config, quiet=json) as services:
         outcome = backup.back_up(
             services,
             services.settings.cluster_named(cluster),
@@ -80,7 +109,7 @@ def verify_command(
     json: Json = False,
 ) -> None:
     """Read a backup back: every segment, every file. Exit 5 when it is damaged."""
-    with _services(config, quiet=json) as services:
+    with open_services(config, quiet=json) as services:
         ref = find_backup(services.store, cluster_name(cluster), label)
         report = verify.verify(services, ref, deep=not ciphertext_only)
         printed.verification(report, as_json=json)
@@ -93,44 +122,64 @@ def restore_command(
     cluster: Cluster,
     target: Annotated[Path, typer.Argument(help="Empty or new data directory.")],
     label: Label = None,
+    to_time: ToTime = None,
+    to_lsn: ToLsn = None,
+    to_xid: ToXid = None,
+    to_name: ToName = None,
+    to_latest: ToLatest = False,
+    immediate: Immediate = False,
+    exclusive: Exclusive = False,
+    timeline: Timeline = None,
+    target_action: Action = TargetAction.PROMOTE,
+    recover: Recover = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    tablespace_mapping: Annotated[
-        list[str] | None, typer.Option("--tablespace-mapping", "-T", help="OLD=NEW")
-    ] = None,
-    owner: Annotated[
-        str | None, typer.Option("--owner", help="Account for the files, when run as root.")
-    ] = None,
+    tablespace_mapping: Mapping = None,
+    owner: Owner = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Restore a backup into an empty directory, ready for `pg_ctl start`."""
-    with _services(config, quiet=json) as services:
+    """Restore a backup into an empty directory, and recover it to any instant since.
+
+    Without --recover the server that you start replays, with WAL from `pgkeep wal agent`.
+    """
+    to = TargetOptions(to_time, to_lsn, to_xid, to_name, to_latest, immediate)
+    wanted = to.request(exclusive=exclusive, timeline=timeline, action=target_action)
+    with open_services(config, quiet=json) as services:
         request = restore.RestoreRequest(
             cluster=cluster_name(cluster),
             label=label,
             target=target.absolute(),
             tablespace_mapping=parse_mappings(tablespace_mapping or []),
             owner=owner or services.settings.drill.run_as,
+            recovery=wanted,
         )
         if dry_run:
-            printed.restore_plan(restore.plan_only(services, request), as_json=json)
+            prepared = restore.plan_only(services, request)
+            rates = recovery_rates.estimate(services, prepared)
+            printed_recovery.restore_plan(prepared, rates, as_json=json)
+        elif recover:
+            outcome = recover_verb.recover(services, request)
+            printed_recovery.recovery_outcome(outcome, as_json=json)
         else:
-            printed.restore_outcome(restore.restore(services, request), as_json=json)
+            printed_recovery.restore_outcome(restore.restore(services, request), as_json=json)
 
 
 @app.command("drill")
 def drill_command(
     cluster: Cluster,
     label: Label = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="latest, random, or an instant; default: the backup's end."),
+    ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Prove a backup: restore it into a throw-away instance and check it. Exit 5 when it fails."""
-    with _services(config, quiet=json) as services:
-        report = drill.drill(
-            services, services.settings.cluster_named(cluster), drill.DrillRequest(label=label)
-        )
-        printed.drill_report(report, as_json=json)
+    with open_services(config, quiet=json) as services:
+        request = drill.DrillRequest(label=label, target=to)
+        report = drill.drill(services, services.settings.cluster_named(cluster), request)
+        printed_recovery.drill_report(report, as_json=json)
         if report.verdict != "proven":
             raise typer.Exit(5 if report.verdict == "failed" else 75)
 
@@ -142,7 +191,7 @@ def list_command(
     json: Json = False,
 ) -> None:
     """List the backups in the repository."""
-    with _services(config, quiet=True) as services:
+    with open_services(config, quiet=True) as services:
         name = None if cluster is None else cluster_name(cluster)
         printed.backups(list(list_backups.list_all(services, name)), as_json=json)
 
@@ -154,9 +203,17 @@ def show_command(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Show one backup's document."""
-    with _services(config, quiet=True) as services:
-        printed.backup(list_backups.show(services, cluster_name(cluster), label), as_json=json)
+    """Show one backup's document; without a label the newest, and how far WAL is archived."""
+    with open_services(config, quiet=True) as services:
+        name = cluster_name(cluster)
+        stored = list_backups.show(services, name, label)
+        if label is not None:
+            printed.backup(stored, {}, as_json=json)
+            return
+        state = wal_state.wal_state(services, name)
+        printed.backup(stored, {"wal": printed_wal.wal_members(state)}, as_json=json)
+        if not json:
+            printed_wal.wal_state(state, as_json=False)
 
 
 @app.command("check")
@@ -169,7 +226,7 @@ def check_command(
     json: Json = False,
 ) -> None:
     """Check everything a backup and a drill will need. Exit 3 when something would fail."""
-    with _services(config, quiet=True) as services:
+    with open_services(config, quiet=True) as services:
         if create_containers:
             adapters.create_containers(services.settings.repository)
         results = check.check(services, cluster)
@@ -187,14 +244,14 @@ def run_command(
     config: Config = None,
 ) -> None:
     """Do the jobs on the queues until told to stop: what the container runs."""
-    with _services(config, quiet=True) as services:
+    with open_services(config, quiet=True) as services:
         job_runner.run(services, queue or [], once=once, stop=wiring.stop_signal())
 
 
 @catalogue_app.command("rebuild")
 def rebuild_command(config: Config = None, json: Json = False) -> None:
     """Rebuild the catalogue's content from the repository. Needs the control identity."""
-    with _services(config, quiet=True) as services:
+    with open_services(config, quiet=True) as services:
         printed.rebuild(catalogue_rebuild.rebuild_catalogue(services), as_json=json)
 
 
@@ -219,9 +276,3 @@ def parse_mappings(texts: list[str]) -> dict[str, str]:
             raise MappingInvalid(f"{old} is mapped twice")
         mappings[old] = new
     return mappings
-
-
-@contextmanager
-def _services(config: Path | None, *, quiet: bool) -> Iterator[Services]:
-    with printed.progress_bars(quiet=quiet) as progress:
-        yield wiring.services(wiring.load_settings(config), progress)

@@ -25,7 +25,7 @@ from worker.postgres.programs import (
     find_programs,
     read_control_data,
 )
-from worker.postgres.recovery_settings import RecoveryTarget, prepare_recovery
+from worker.postgres.recovery_settings import Recovery, prepare_recovery
 from worker.postgres.restored_checks import restored_tables
 from worker.postgres.scratch import Scratch, hand_over, make_scratch
 from worker.postgres.table_facts import TableName, table_facts
@@ -57,7 +57,7 @@ class RestoreLab:
             self.root, label, token=f"d{next(self.numbers)}", now=NOW, account=self.account
         )
         shutil.copytree(self.backup, scratch.data, dirs_exist_ok=True)
-        prepare_recovery(scratch.data, RecoveryTarget.END_OF_BACKUP)
+        prepare_recovery(scratch.data, Recovery())
         hand_over(scratch, self.account)
         return scratch
 

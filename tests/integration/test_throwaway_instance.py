@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -13,6 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local import postgres_programs
+from shared.domain.lsn import Lsn
+from shared.domain.recovery_target import (
+    RecoveryTarget,
+    TargetAction,
+    ToImmediate,
+    ToLatest,
+    ToLsn,
+    ToName,
+    ToTime,
+    ToXid,
+)
 from shared.errors import (
     InstanceLacksLibrary,
     InstanceNotStarted,
@@ -39,7 +50,7 @@ from worker.postgres.programs import (
 )
 from worker.postgres.recovery_settings import (
     AUTO_CONF,
-    RecoveryTarget,
+    Recovery,
     prepare_recovery,
     setting_lines,
 )
@@ -95,7 +106,7 @@ broken 'line
     (scratch.data / "postgresql.conf").write_text("syntax error '")
     (scratch.data / "pg_hba.conf").write_text("local all all reject\n")
     (scratch.data / "standby.signal").touch()
-    prepare_recovery(scratch.data, RecoveryTarget.END_OF_BACKUP)
+    prepare_recovery(scratch.data, Recovery())
 
     with lab.instance(scratch) as instance:
         wait_until_open(instance, "postgres", timeout=LIMIT_S)
@@ -210,6 +221,37 @@ def test_postgresql_reads_back_exactly_what_was_quoted(shop: Instance, values: l
         ).fetchall()
 
     assert rows == [(value, None) for value in values]
+
+
+HALF_PAST_NINE = datetime(2026, 11, 22, 9, 30, 0, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "value"),
+    [
+        (ToTime(HALF_PAST_NINE), "recovery_target_time", "2026-11-22 09:30:00.500000+00"),
+        (ToLsn(Lsn.parse("2F/A10000F8"), inclusive=False), "recovery_target_inclusive", "off"),
+        (ToXid(2**32 - 1), "recovery_target_xid", "4294967295"),
+        (ToName("it's %n \\ done"), "recovery_target_name", "it's %n \\ done"),
+        (ToImmediate(), "recovery_target", "immediate"),
+        (ToLatest(), "recovery_target_timeline", "7"),
+    ],
+)
+def test_f6_postgresql_takes_what_is_written_for_every_kind_of_target(
+    lab: RestoreLab, target: RecoveryTarget, name: str, value: str
+) -> None:
+    data = lab.copy().data
+    prepare_recovery(data, Recovery(target, 7, TargetAction.PAUSE, "'a b'/fetch %f \"%p\" %%"))
+
+    # Stops with an error when any line of the files is not to PostgreSQL's liking.
+    def shown(parameter: str) -> str:
+        arguments = [lab.programs.path("postgres"), "-D", str(data), "-C", parameter]
+        done = run_program(arguments, timeout=LIMIT_S, account=lab.account)
+        assert done.status == 0, done.errors
+        return done.output.rstrip("\n")
+
+    assert shown(name) == value
+    assert shown("restore_command") == "'a b'/fetch %f \"%p\" %%"
 
 
 def test_a_leftover_of_a_crash_is_stopped_and_swept(lab: RestoreLab) -> None:

@@ -130,6 +130,7 @@ def _back_up_alone(
             _refuse_changed_system(connection, system, stream)
             parts.put(layout.BACKUP_MANIFEST, manifest_key, stream.manifest)
             parts.put(layout.FACTS, key, facts.end().to_json())
+            next_xid = facts.next_xid()
     finally:
         connection.finish()
     document = compose_document(
@@ -140,6 +141,7 @@ def _back_up_alone(
             source=facts.source,
             postgres=facts.postgres,
             stream=stream,
+            next_xid=next_xid,
             parts=parts.stored,
             kid=key.kid,
             job_id=request.job_id,

@@ -30,6 +30,7 @@ class Ingredients:
     source: BackupSource
     postgres: PostgresFacts
     stream: StoredStream
+    next_xid: int
     parts: Sequence[SealedObject]
     kid: str
     job_id: UUID | None
@@ -59,6 +60,7 @@ def compose_document(found: Ingredients) -> BackupDocument:
         timeline=timeline,
         start_lsn=stream.start.lsn,
         stop_lsn=stream.stop.lsn,
+        next_xid=found.next_xid,
         wal=(WalRange(timeline=timeline, start=stream.start.lsn, end=stream.stop.lsn),),
         wal_included=True,
         tablespaces=_tablespaces(stream),

@@ -1,6 +1,9 @@
 """`pgkeep drill`: prove a backup by restoring it into a throw-away instance and looking hard at it.
 
-    plan → keys → fetch and apply → recovery → open → checks → signed report
+    plan → keys → fetch and apply → recovery → replay → open → checks → signed report
+
+A drill of a backup alone ends where the backup ends. One with a target goes on to that instant, by
+WAL from the archive, and tells what a disaster at that instant would have cost.
 
 What the copy shows is a finding, good or bad, and makes a report. What keeps the drill from
 looking (no room, no programs) makes it inconclusive. Only what another try may cure is raised.
@@ -9,40 +12,36 @@ looking (no room, no programs) makes it inconclusive. Only what another try may 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 from shared.domain.cluster import cluster_name
-from shared.domain.drill import (
-    Check,
-    CheckOutcome,
-    DrillPhase,
-    DrillVerdict,
-    TableVerdict,
-    drill_verdict,
-)
+from shared.domain.drill import CheckOutcome, DrillPhase, DrillVerdict, drill_verdict
+from shared.domain.drill_target import parse_drill_target
 from shared.errors import (
     Corrupt,
     InstanceLacksLibrary,
     InstanceNotStarted,
     InstanceStarved,
     InstanceTimeout,
-    PgkeepError,
     Refused,
     SettingsInvalid,
     Unavailable,
 )
 from shared.event_log import log_event
 from shared.repository import layout
-from shared.repository.backups import StoredBackup, find_backup, read_backup
+from shared.repository.backups import find_backup, read_backup
 from shared.repository.documents import DrillReport
 from shared.settings import ClusterSettings
-from shared.version import VERSION
 from worker.commands.cluster_identity import signer_of
-from worker.commands.drill_checks import CopyUnderTest, read_facts, run_checks
+from worker.commands.drill_checks import CopyUnderTest, run_checks
+from worker.commands.drill_instant import Instant, plan_instant
+from worker.commands.drill_report import Findings, compose_report
+from worker.commands.replay import ReplayPlace, socket_in
 from worker.commands.restore import (
+    Chosen,
     PreparedRestore,
     RestoreRequest,
     apply_restore,
@@ -50,9 +49,18 @@ from worker.commands.restore import (
 )
 from worker.commands.services import Services, Stopwatch
 from worker.commands.signed_reports import known_report, store_report
+from worker.commands.source_facts import read_facts
+from worker.commands.wal_server import restore_command
 from worker.pipeline.file_writer import DiskFull
-from worker.postgres.programs import Account, account_named, find_programs, read_control_data
-from worker.postgres.scratch import Scratch, make_scratch, remove_scratch, sweep_leftovers
+from worker.postgres.programs import Account, account_named, find_programs
+from worker.postgres.replay_progress import WalNotRestored
+from worker.postgres.scratch import (
+    Scratch,
+    make_passage,
+    make_scratch,
+    remove_scratch,
+    sweep_leftovers,
+)
 
 # No drill takes a day; what is older was left by a worker that died.
 _LEFTOVER_AFTER = timedelta(days=1)
@@ -62,27 +70,22 @@ _IN_THE_WAY = (Refused, InstanceLacksLibrary, InstanceStarved, InstanceTimeout, 
 
 @dataclass(frozen=True, slots=True)
 class DrillRequest:
-    """`label` None means the newest backup; `drill_id` makes the drill idempotent."""
+    """`label` None means the newest backup; `drill_id` makes the drill idempotent. `target` reads
+    as parse_drill_target has it; None is the end of the backup.
+    """
 
     label: str | None = None
     drill_id: str | None = None
+    target: str | None = None
 
 
-@dataclass(slots=True)
-class _Findings:
-    """What the drill saw so far; a report can be made of it at any time."""
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """The directories of one drill, and the account of its server."""
 
-    checks: list[Check] = field(default_factory=list)
-    tables: tuple[TableVerdict, ...] = ()
-    reason: str = ""
-    restored_bytes: int = 0
-    restored_files: int = 0
-    postgres: str = ""
-
-    def stopped_by(self, error: PgkeepError, outcome: CheckOutcome) -> None:
-        self.reason = str(error)
-        name = "restore" if not self.checks else "checks"
-        self.checks.append(Check(name, outcome, error.fact, 0.0))
+    scratch: Scratch
+    passage: Path
+    account: Account | None
 
 
 def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -> DrillReport:
@@ -97,12 +100,16 @@ def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -
     if known is not None:
         return known
     signer_of(services)  # no drill without a report
-    watch, findings = Stopwatch(services.clocks.monotonic), _Findings()
+    target = None if request.target is None else parse_drill_target(request.target)
+    watch = Stopwatch(services.clocks.monotonic)
     ref = find_backup(services.store, cluster_name(cluster.name), request.label)
     stored = read_backup(services.store, ref, services.pinned)
-    with _scratch(services, cluster, findings) as (scratch, account):
+    findings = Findings(Instant(stored), request.target, services.clocks.now())
+    with _scratch(services, cluster, findings) as room:
         try:
-            _rehearse(services, cluster, stored, scratch, account, watch, findings)
+            named = request.label is not None
+            findings.instant = plan_instant(services, stored, target, named=named)
+            _rehearse(services, cluster, room, watch, findings)
         except InstanceNotStarted as error:
             lacking = isinstance(error, InstanceLacksLibrary)
             outcome = CheckOutcome.INCONCLUSIVE if lacking else CheckOutcome.FAILED
@@ -111,59 +118,57 @@ def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -
             findings.stopped_by(error, CheckOutcome.INCONCLUSIVE)
         except Corrupt as error:
             findings.stopped_by(error, CheckOutcome.FAILED)
-    report = _report(services, stored, drill_id, watch, findings)
-    log_event("drill-reported", drill_id=drill_id, label=ref.label, verdict=report.verdict)
+    report = compose_report(services, drill_id, watch, findings)
+    log_event("drill-reported", drill_id=drill_id, label=report.label, verdict=report.verdict)
     return store_report(services, name, report)
 
 
 def _rehearse(
     services: Services,
     cluster: ClusterSettings,
-    stored: StoredBackup,
-    scratch: Scratch,
-    account: Account | None,
+    room: _Room,
     watch: Stopwatch,
-    findings: _Findings,
+    findings: Findings,
 ) -> None:
-    drill_settings = services.settings.drill
-    programs = find_programs(stored.document.postgres.major, drill_settings.program_directories)
+    document = findings.instant.stored.document
+    programs = find_programs(document.postgres.major, services.settings.drill.program_directories)
     findings.postgres = programs.version
-    prepared = prepare_restore(
-        services,
-        RestoreRequest(
-            cluster=stored.ref.cluster,
-            label=stored.document.label,
-            target=scratch.data,
-            tablespaces_below=scratch.tablespaces,
-            owner=account.name if account else None,
-            sync=False,
-        ),
-        watch,
-    )
-    apply_restore(services, prepared)
+    prepared = _prepared(services, room, watch, findings)
+    apply_restore(services, prepared, restore_command(socket_in(room.passage)))
     watch.lap(DrillPhase.FETCH_APPLY)
-    _count(prepared, findings)
-    control = read_control_data(programs, scratch.data, account=account)
+    findings.restored_bytes = prepared.plan.file_bytes
+    findings.restored_files = len(prepared.plan.files)
     facts = read_facts(prepared.backup)
     watch.lap(DrillPhase.PLAN)
-    copy = CopyUnderTest(scratch, programs, control, account, facts, cluster)
+    superuser = facts.server.bootstrap_superuser
+    place = ReplayPlace(room.scratch, room.passage, programs, room.account, superuser)
     try:
-        findings.tables = run_checks(services, copy, watch, findings.checks)
+        run_checks(services, CopyUnderTest(place, prepared, facts, cluster), watch, findings)
+    except WalNotRestored:
+        raise
     except Unavailable as error:
         # The copy does not answer, not the storage: trying again would restore it all again.
         findings.stopped_by(error, CheckOutcome.INCONCLUSIVE)
 
 
-def _count(prepared: PreparedRestore, findings: _Findings) -> None:
-    findings.restored_bytes = prepared.plan.file_bytes
-    findings.restored_files = len(prepared.plan.files)
+def _prepared(
+    services: Services, room: _Room, watch: Stopwatch, findings: Findings
+) -> PreparedRestore:
+    instant = findings.instant
+    request = RestoreRequest(
+        cluster=instant.stored.ref.cluster,
+        label=instant.stored.document.label,
+        target=room.scratch.data,
+        tablespaces_below=room.scratch.tablespaces,
+        owner=room.account.name if room.account else None,
+        sync=False,
+    )
+    return prepare_restore(services, request, watch, Chosen(instant.stored, instant.planned))
 
 
 @contextmanager
-def _scratch(
-    services: Services, cluster: ClusterSettings, findings: _Findings
-) -> Iterator[tuple[Scratch, Account | None]]:
-    """A directory of this drill's own, swept afterwards; logs of a failed drill are kept."""
+def _scratch(services: Services, cluster: ClusterSettings, findings: Findings) -> Iterator[_Room]:
+    """Directories of this drill's own, swept afterwards; logs of a failed drill are kept."""
     root, now = services.settings.drill.scratch, services.clocks.now()
     try:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -175,11 +180,14 @@ def _scratch(
     account = account_named(services.settings.drill.run_as)
     token = services.random(4).hex()
     scratch = make_scratch(root, cluster.name, token=token, now=now, account=account)
+    passage = root / f"{token}-wal"
     try:
-        yield scratch, account
+        make_passage(passage, cluster.name, now=now)
+        yield _Room(scratch, passage, account)
     finally:
         if drill_verdict(findings.checks) is not DrillVerdict.PROVEN:
             _keep_logs(scratch, root / f"{token}-logs")
+        shutil.rmtree(passage, ignore_errors=True)
         remove_scratch(scratch)
 
 
@@ -191,42 +199,3 @@ def _keep_logs(scratch: Scratch, place: Path) -> None:
     for log in logs:
         shutil.copyfile(log, place / log.name)
     log_event("drill-logs-kept", directory=str(place))
-
-
-def _report(
-    services: Services,
-    stored: StoredBackup,
-    drill_id: str,
-    watch: Stopwatch,
-    findings: _Findings,
-) -> DrillReport:
-    verdict = drill_verdict(findings.checks)
-    phases = {phase.value: watch.phases.get(phase, 0) for phase in DrillPhase}
-    return DrillReport(
-        id=drill_id,
-        cluster=stored.document.cluster,
-        label=stored.document.label,
-        document_digest=stored.digest,
-        created_at=services.clocks.now(),
-        verdict=verdict,
-        reason=findings.reason or _reason(findings.checks),
-        phases_ms=phases,
-        # The time until somebody could work again: checks are for us, not for them.
-        rto_ms=sum(ms for phase, ms in phases.items() if phase != DrillPhase.CHECKS),
-        restored_bytes=findings.restored_bytes,
-        restored_files=findings.restored_files,
-        postgres=findings.postgres,
-        checks=tuple(findings.checks),
-        tables=findings.tables,
-        tool=f"pgkeep {VERSION}",
-    )
-
-
-def _reason(checks: list[Check]) -> str:
-    bad = [
-        f"{check.name}: {check.detail}"
-        for check in checks
-        if check.outcome in {CheckOutcome.FAILED, CheckOutcome.INCONCLUSIVE}
-    ]
-    passed = sum(check.outcome is CheckOutcome.PASSED for check in checks)
-    return "; ".join(bad) or f"{passed} checks passed"

@@ -10,8 +10,7 @@ from shared.event_log import log_event
 from shared.repository import layout
 from shared.repository.backups import StoredBackup, read_key_record
 from shared.repository.blob_store import BlobStore
-from shared.repository.header_verification import verify_header
-from shared.repository.layout import BackupRef
+from shared.repository.header_verification import verify_around
 from shared.repository.object_aad import aad
 from worker.commands.services import Services
 from worker.keys.data_key import DataKey
@@ -75,17 +74,17 @@ def open_backup(services: Services, stored: StoredBackup) -> OpenedBackup:
     return OpenedBackup(stored, services.store, keys)
 
 
-def read_complete_backup(services: Services, ref: BackupRef) -> StoredBackup:
-    """The document, after a HEAD of everything it names. Raises BackupIncomplete with all gaps.
+def require_complete(services: Services, stored: StoredBackup) -> None:
+    """Ask for everything that the document names. Raises BackupIncomplete with all gaps.
 
     A broken hash chain says that an earlier document was changed; this backup restores all the
     same, so it is logged and the header verification reports it.
     """
-    verification = verify_header(services.store, ref, services.pinned)
+    label = stored.ref.label
+    verification = verify_around(services.store, stored, services.pinned)
     gaps = [item for item in verification.findings if item.code != ChainBroken.code]
     if gaps:
         facts = "; ".join(f"{item.object}: {item.detail}" for item in gaps)
-        raise BackupIncomplete(f"backup {ref.label} is not whole: {facts}")
+        raise BackupIncomplete(f"backup {label} is not whole: {facts}")
     for finding in verification.findings:
-        log_event("backup-chain-broken", label=ref.label, object=finding.object)
-    return verification.backup
+        log_event("backup-chain-broken", label=label, object=finding.object)

@@ -27,5 +27,6 @@ def perform(services: Services, job: BackupJob | VerifyJob | DrillJob) -> str:
             return verify(services, ref, report_id=report_id, expected_digest=digest).id
         case DrillJob():
             cluster = services.settings.cluster_named(job.cluster)
-            return drill(services, cluster, DrillRequest(job.label, str(job.job_id))).id
+            request = DrillRequest(job.label, str(job.job_id), job.target)
+            return drill(services, cluster, request).id
     assert_never(job)

@@ -21,14 +21,13 @@ from rich.table import Column, Table
 from shared.catalogue.rebuild import Rebuilt
 from shared.domain.drill import Check
 from shared.repository.backups import StoredBackup
-from shared.repository.documents import BackupDocument, DrillReport, VerificationReport
+from shared.repository.documents import BackupDocument, VerificationReport
 from worker.commands.backup import BackupOutcome
 from worker.commands.list_backups import ListedBackup
-from worker.commands.restore import PreparedRestore, RestoreOutcome
 from worker.commands.services import Progress as ProgressPort
 from worker.keys.generate import KeySet
 
-_OUT = Console(highlight=False, soft_wrap=True)
+OUT = Console(highlight=False, soft_wrap=True)
 
 
 class _Silent:
@@ -74,90 +73,37 @@ def progress_bars(*, quiet: bool) -> Iterator[ProgressPort]:
 
 def backup_outcome(outcome: BackupOutcome, *, as_json: bool) -> None:
     if as_json:
-        _json({"label": outcome.label, "digest": outcome.digest, **_document(outcome.document)})
+        print_json(
+            {"label": outcome.label, "digest": outcome.digest, **_document(outcome.document)}
+        )
         return
     document = outcome.document
-    _OUT.print(
-        f"backup {outcome.label} is committed: {_mb(document.plain_size)} in "
-        f"{_mb(document.stored_size)}, {document.total_ms / 1000:.1f} s"
+    OUT.print(
+        f"backup {outcome.label} is committed: {megabytes(document.plain_size)} in "
+        f"{megabytes(document.stored_size)}, {document.total_ms / 1000:.1f} s"
     )
     if document.suspect:
-        _OUT.print(f"suspect: PostgreSQL found {document.page_checksum_failures} damaged pages")
+        OUT.print(f"suspect: PostgreSQL found {document.page_checksum_failures} damaged pages")
 
 
 def verification(report: VerificationReport, *, as_json: bool) -> None:
     if as_json:
-        _json(report.model_dump(mode="json"))
+        print_json(report.model_dump(mode="json"))
         return
     outcome = "passed" if report.passed else "FAILED"
     depth = "every segment and file" if report.deep else "stored bytes only"
-    _OUT.print(
-        f"verification of {report.label} {outcome} ({depth}): {_mb(report.stored_bytes)} read, "
-        f"{report.files} files, {report.total_ms / 1000:.1f} s"
+    OUT.print(
+        f"verification of {report.label} {outcome} ({depth}): "
+        f"{megabytes(report.stored_bytes)} read, {report.files} files, "
+        f"{report.total_ms / 1000:.1f} s"
     )
     for finding in report.findings:
-        _OUT.print(f"  {finding.code}: {finding.object}: {finding.detail}")
-
-
-def restore_plan(prepared: PreparedRestore, *, as_json: bool) -> None:
-    plan = prepared.plan
-    if as_json:
-        _json(
-            {
-                "label": plan.label,
-                "files": len(plan.files),
-                "bytes": plan.file_bytes,
-                "fetched_bytes": plan.fetched_bytes,
-                "estimated_seconds": round(prepared.estimated_seconds, 1),
-                "tablespaces": {item.original: item.location for item in plan.tablespaces},
-                "reasons": list(plan.reasons),
-            }
-        )
-        return
-    for reason in plan.reasons:
-        _OUT.print(reason)
-    _OUT.print(
-        f"{len(plan.files)} files, {_mb(plan.file_bytes)}, of which {_mb(plan.fetched_bytes)} are "
-        f"fetched; about {prepared.estimated_seconds:.0f} s at 200 MB/s"
-    )
-    for place in plan.tablespaces:
-        _OUT.print(f"tablespace {place.oid}: {place.original} → {place.location}")
-
-
-def restore_outcome(outcome: RestoreOutcome, *, as_json: bool) -> None:
-    if as_json:
-        _json(
-            {
-                "label": outcome.label,
-                "target": str(outcome.target),
-                "files": outcome.files,
-                "bytes": outcome.bytes,
-                "phases_ms": outcome.phases_ms,
-            }
-        )
-        return
-    seconds = sum(outcome.phases_ms.values()) / 1000
-    _OUT.print(
-        f"backup {outcome.label} is restored into {outcome.target}: {outcome.files} files, "
-        f"{_mb(outcome.bytes)}, {seconds:.1f} s. Start it with pg_ctl; archiving is off."
-    )
-
-
-def drill_report(report: DrillReport, *, as_json: bool) -> None:
-    if as_json:
-        _json(report.model_dump(mode="json"))
-        return
-    _OUT.print(f"drill of {report.label}: [bold]{report.verdict}[/] ({report.reason})")
-    phases = ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in report.phases_ms.items())
-    _OUT.print(f"RTO {report.rto_ms / 1000:.1f} s: {phases}")
-    checks(report.checks, as_json=False)
-    for table in report.tables:
-        _OUT.print(f"  {table.table}: {table.kind}: {table.sentence}")
+        OUT.print(f"  {finding.code}: {finding.object}: {finding.detail}")
 
 
 def backups(listed: Sequence[ListedBackup], *, as_json: bool) -> None:
     if as_json:
-        _json({"backups": [_listed(item) for item in listed]})
+        print_json({"backups": [_listed(item) for item in listed]})
         return
     # A label is there to be copied: it must not be wrapped.
     label = Column("label", no_wrap=True)
@@ -172,16 +118,17 @@ def backups(listed: Sequence[ListedBackup], *, as_json: bool) -> None:
             str(ref.label),
             ref.kind,
             f"{document.finished_at:%F %TZ}",
-            _mb(document.plain_size),
-            _mb(document.stored_size),
+            megabytes(document.plain_size),
+            megabytes(document.stored_size),
             "suspect" if document.suspect else "",
         )
-    _OUT.print(table)
+    OUT.print(table)
 
 
-def backup(stored: StoredBackup, *, as_json: bool) -> None:
+def backup(stored: StoredBackup, more: Mapping[str, object], *, as_json: bool) -> None:
+    """`more` is added to the JSON document."""
     if as_json:
-        _json({"digest": stored.digest, **_document(stored.document)})
+        print_json({"digest": stored.digest, **_document(stored.document), **more})
         return
     document = stored.document
     facts = {
@@ -191,7 +138,7 @@ def backup(stored: StoredBackup, *, as_json: bool) -> None:
         "started": f"{document.started_at:%F %TZ}",
         "finished": f"{document.finished_at:%F %TZ}",
         "WAL": f"{document.start_lsn} … {document.stop_lsn} on timeline {document.timeline}",
-        "size": f"{_mb(document.plain_size)} in {_mb(document.stored_size)}",
+        "size": f"{megabytes(document.plain_size)} in {megabytes(document.stored_size)}",
         "key": document.kid,
         "digest": stored.digest,
         "suspect": f"{document.page_checksum_failures} damaged pages" if document.suspect else "no",
@@ -200,8 +147,8 @@ def backup(stored: StoredBackup, *, as_json: bool) -> None:
     for name, value in facts.items():
         table.add_row(name, str(value))
     for part in document.parts:
-        table.add_row(part.name, f"{_mb(part.plain_size)} in {_mb(part.stored_size)}")
-    _OUT.print(table)
+        table.add_row(part.name, f"{megabytes(part.plain_size)} in {megabytes(part.stored_size)}")
+    OUT.print(table)
 
 
 def checks(results: Sequence[Check], *, as_json: bool) -> None:
@@ -209,29 +156,29 @@ def checks(results: Sequence[Check], *, as_json: bool) -> None:
         found = [
             {"name": item.name, "outcome": item.outcome, "detail": item.detail} for item in results
         ]
-        _json({"checks": found})
+        print_json({"checks": found})
         return
     for item in results:
-        _OUT.print(f"  {item.outcome:<12} {item.name:<24} {item.detail}")
+        OUT.print(f"  {item.outcome:<12} {item.name:<24} {item.detail}")
 
 
 def rebuild(result: Rebuilt, *, as_json: bool) -> None:
     if as_json:
         refused = [finding.model_dump(mode="json") for finding in result.refused]
-        _json({"facts": result.facts, "refused": refused})
+        print_json({"facts": result.facts, "refused": refused})
         return
-    _OUT.print(f"the catalogue holds {result.facts} facts from the repository")
+    OUT.print(f"the catalogue holds {result.facts} facts from the repository")
     for finding in result.refused:
-        _OUT.print(f"  not believed: {finding.object}: {finding.detail}")
+        OUT.print(f"  not believed: {finding.object}: {finding.detail}")
 
 
 def keys(made: KeySet, *, as_json: bool) -> None:
     if as_json:
-        _json(asdict(made))
+        print_json(asdict(made))
         return
     for pair in (made.wrapping, made.escrow, made.manifest, made.signing):
-        _OUT.print(f"{pair.private}  {pair.public}")
-    _OUT.print("Keep escrow's private half offline: whoever has it can open every backup.")
+        OUT.print(f"{pair.private}  {pair.public}")
+    OUT.print("Keep escrow's private half offline: whoever has it can open every backup.")
 
 
 def _listed(item: ListedBackup) -> dict[str, object]:
@@ -254,9 +201,9 @@ def _document(document: BackupDocument) -> dict[str, object]:
     }
 
 
-def _json(value: Mapping[str, object]) -> None:
+def print_json(value: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
-def _mb(size: int) -> str:
+def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"

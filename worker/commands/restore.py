@@ -3,15 +3,14 @@
 import os
 import pwd
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from shared.domain.backup import BackupSource
 from shared.domain.cluster import ClusterName
-from shared.domain.lsn import Lsn
+from shared.domain.recovery_target import TargetAction
 from shared.domain.restore_plan import (
     Fetch,
     PlannedFile,
@@ -21,16 +20,23 @@ from shared.domain.restore_plan import (
     plan_restore,
 )
 from shared.errors import InvalidInput, Refused
-from shared.repository.backups import find_backup
+from shared.repository.backups import StoredBackup, find_backup, read_backup
 from shared.repository.documents import BackupDocument
-from worker.commands.opened_backup import OpenedBackup, open_backup, read_complete_backup
+from worker.commands.opened_backup import OpenedBackup, open_backup, require_complete
+from worker.commands.recovery import (
+    PlannedRecovery,
+    RecoveryRequest,
+    plan_to_target,
+    recovery_of,
+)
 from worker.commands.services import Services, Stopwatch
+from worker.commands.wal_server import restore_command
 from worker.pipeline.file_writer import Owner, TargetTree, disk_errors
 from worker.pipeline.in_order import map_in_order
 from worker.pipeline.sealed_download import SealedBlob
 from worker.postgres.recovery_settings import (
     STANDBY_SIGNAL,
-    RecoveryTarget,
+    Recovery,
     prepare_recovery,
     relink_tablespaces,
 )
@@ -39,6 +45,8 @@ from worker.postgres.recovery_settings import (
 ASSUMED_BYTES_PER_SECOND = 200e6
 # Room for WAL, logs and the file system's own needs, beside the files themselves.
 HEADROOM = 64 << 20
+# Of the WAL that is replayed, this much lies in pg_wal at once: max_wal_size as PostgreSQL has it.
+REPLAY_ROOM = 1 << 30
 
 
 class DiskTooSmall(Refused):
@@ -77,18 +85,36 @@ class RestoreRequest:
     tablespaces_below: Path | None = None
     owner: str | None = None
     sync: bool = True
+    recovery: RecoveryRequest = field(default_factory=RecoveryRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A backup, the way from it to a target beyond its end, and why this one."""
+
+    stored: StoredBackup
+    planned: PlannedRecovery | None = None
+    reasons: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRestore:
-    """Everything known before the first byte is written."""
+    """Everything known before the first byte is written.
+
+    `planned` is None for a restore that ends with its backup.
+    """
 
     request: RestoreRequest
     backup: OpenedBackup
     plan: RestorePlan
     manifest: bytes
     tree: TargetTree
-    owner: Owner | None
+    planned: PlannedRecovery | None
+
+    def recovery(self, command: str | None) -> Recovery:
+        """What postgresql.auto.conf shall say; `command` fetches WAL, if any is planned."""
+        document = self.backup.stored.document
+        return recovery_of(self.request.recovery, self.planned, document, command)
 
     @property
     def estimated_seconds(self) -> float:
@@ -104,20 +130,31 @@ class RestoreOutcome:
     files: int
     bytes: int
     phases_ms: dict[str, int]
+    planned: PlannedRecovery | None = None
+    action: TargetAction = TargetAction.PROMOTE
 
 
 def restore(services: Services, request: RestoreRequest) -> RestoreOutcome:
-    """Plan and apply. Raises before writing whatever can be known before."""
+    """Plan and apply; the operator's server will fetch WAL from the agent on its host.
+
+    Raises before writing whatever can be known before.
+    """
     watch = Stopwatch(services.clocks.monotonic)
     prepared = prepare_restore(services, request, watch)
-    apply_restore(services, prepared)
+    apply_restore(services, prepared, restore_command(services.settings.wal.socket))
     watch.lap("fetch_apply")
+    return outcome_of(prepared, watch)
+
+
+def outcome_of(prepared: PreparedRestore, watch: Stopwatch) -> RestoreOutcome:
     return RestoreOutcome(
         label=prepared.plan.label,
-        target=request.target,
+        target=prepared.request.target,
         files=len(prepared.plan.files),
         bytes=prepared.plan.file_bytes,
         phases_ms=watch.phases,
+        planned=prepared.planned,
+        action=prepared.request.recovery.action,
     )
 
 
@@ -127,32 +164,35 @@ def plan_only(services: Services, request: RestoreRequest) -> PreparedRestore:
 
 
 def prepare_restore(
-    services: Services, request: RestoreRequest, watch: Stopwatch
+    services: Services, request: RestoreRequest, watch: Stopwatch, chosen: Chosen | None = None
 ) -> PreparedRestore:
     """Choose, authenticate, unwrap, plan, and look at the target. Writes nothing."""
     services.progress.phase("plan")
     owner = find_owner(request.owner)
-    ref = find_backup(services.store, request.cluster, request.label)
-    stored = read_complete_backup(services, ref)
-    places = _places(request, stored.document)
+    chosen = chosen or _choose(services, request)
+    require_complete(services, chosen.stored)
+    places = _places(request, chosen.stored.document)
     tree = TargetTree(request.target, places, owner)
     tree.check_empty()
     watch.lap("plan")
     services.progress.phase("keys")
-    backup = open_backup(services, stored)
+    backup = open_backup(services, chosen.stored)
     watch.lap("keys")
     with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
         index = backup.index(executor)
         manifest = backup.manifest(executor)
-    chosen = "it was named" if request.label else "it is the newest"
-    plan = plan_restore(index, places, [f"backup {ref.label}: {chosen}"])
-    _check_room(plan, request.target)
+    plan = plan_restore(index, places, chosen.reasons)
+    wal_bytes = chosen.planned.plan.wal_bytes if chosen.planned else 0
+    _check_room(plan, request.target, HEADROOM + min(wal_bytes, REPLAY_ROOM))
     watch.lap("plan")
-    return PreparedRestore(request, backup, plan, manifest, tree, owner)
+    return PreparedRestore(request, backup, plan, manifest, tree, chosen.planned)
 
 
-def apply_restore(services: Services, prepared: PreparedRestore) -> None:
-    """Fetch, open, decompress and write in parallel; pg_control gets its name last."""
+def apply_restore(services: Services, prepared: PreparedRestore, command: str | None) -> None:
+    """Fetch, open, decompress and write in parallel; pg_control gets its name last.
+
+    `command` becomes the restore_command of a recovery that goes beyond the backup.
+    """
     plan, tree = prepared.plan, prepared.tree
     services.progress.phase("fetch+apply")
     threads = services.settings.worker.transfer_threads
@@ -169,7 +209,7 @@ def apply_restore(services: Services, prepared: PreparedRestore) -> None:
                 if not file.size:
                     tree.touch(file)
             with disk_errors(os.fsencode(tree.root)):
-                manifest = _own_files(prepared)
+                manifest = _own_files(prepared, command)
             # The copy is no standby: prepare_recovery has removed the source's signal.
             kept = [file for file in plan.files if file.path != os.fsencode(STANDBY_SIGNAL)]
             tree.finish([*kept, manifest], executor, sync=prepared.request.sync)
@@ -190,6 +230,17 @@ def find_owner(account: str | None) -> Owner | None:
     return Owner(entry.pw_uid, entry.pw_gid)
 
 
+def _choose(services: Services, request: RestoreRequest) -> Chosen:
+    if request.recovery.needs_archive:
+        planned = plan_to_target(services, request.cluster, request.label, request.recovery)
+        return Chosen(planned.backup, planned, planned.plan.reasons)
+    ref = find_backup(services.store, request.cluster, request.label)
+    why = "it was named" if request.label else "it is the newest"
+    stored = read_backup(services.store, ref, services.pinned)
+    recovery_of(request.recovery, None, stored.document, None)  # refuses what has no end to act at
+    return Chosen(stored, None, [f"backup {ref.label}: {why}"])
+
+
 def _places(request: RestoreRequest, document: BackupDocument) -> list[TablespaceLocation]:
     originals = {str(item.oid): item.path for item in document.tablespaces}
     mapping = dict(request.tablespace_mapping)
@@ -203,26 +254,12 @@ def _places(request: RestoreRequest, document: BackupDocument) -> list[Tablespac
     return place_tablespaces(originals, mapping, str(request.target))
 
 
-def recovery_target(source: BackupSource, stop_lsn: Lsn, segment_size: int) -> RecoveryTarget:
-    """The end of the backup, where PostgreSQL can see it.
-
-    Recovery stops there only when it reads a record beyond it. From an idle standby there may be
-    none; and none is in the backup when its last record ends with its segment.
-    """
-    if source is BackupSource.STANDBY or stop_lsn % segment_size == 0:
-        return RecoveryTarget.END_OF_WAL
-    return RecoveryTarget.END_OF_BACKUP
-
-
-def _own_files(prepared: PreparedRestore) -> PlannedFile:
+def _own_files(prepared: PreparedRestore, command: str | None) -> PlannedFile:
     """What a restore adds to PostgreSQL's own files: how to recover, and their manifest."""
     tree, mode = prepared.tree, 0o600
     manifest = PlannedFile(b"backup_manifest", len(prepared.manifest), mode)
     tree.write(manifest, 0, memoryview(prepared.manifest))
-    document = prepared.backup.stored.document
-    segment_size = document.postgres.wal_segment_size
-    end = recovery_target(document.source, document.stop_lsn, segment_size)
-    prepare_recovery(prepared.request.target, end)
+    prepare_recovery(prepared.request.target, prepared.recovery(command))
     outside = {p.oid: p.location for p in prepared.plan.tablespaces if not p.in_place}
     relink_tablespaces(prepared.request.target, outside)
     return manifest
@@ -247,14 +284,12 @@ def _volume_names(plan: RestorePlan) -> list[str]:
     return sorted({fetch.volume for fetch in plan.fetches})
 
 
-def _check_room(plan: RestorePlan, target: Path) -> None:
+def _check_room(plan: RestorePlan, target: Path, more: int) -> None:
     existing = next(path for path in (target, *target.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     inside = sum(file.size for file in plan.files if not _outside(plan, file))
-    if free < inside + HEADROOM:
-        raise DiskTooSmall(
-            f"{existing} has {free} bytes free, the restore needs {inside + HEADROOM}"
-        )
+    if free < inside + more:
+        raise DiskTooSmall(f"{existing} has {free} bytes free, the restore needs {inside + more}")
 
 
 def _outside(plan: RestorePlan, file: PlannedFile) -> bool:

@@ -1,7 +1,9 @@
 """Facts about the source, recorded around a backup and kept sealed beside it for the drill."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shared.domain.backup import BackupSource
 from shared.domain.drill import SnapshotFacts
 from shared.errors import Corrupt
+from shared.repository import layout
 from shared.repository.documents import PostgresFacts
 from shared.settings import ClusterSettings
-from worker.postgres.cluster_facts import ServerFacts, server_facts
+from worker.commands.opened_backup import OpenedBackup
+from worker.postgres.cluster_facts import ServerFacts, next_transaction, server_facts
 from worker.postgres.connection import connect_sql, refined
 from worker.postgres.table_facts import Connect, TableName, table_facts
 
@@ -43,11 +47,14 @@ class SourceFacts(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FactsRecorder:
-    """Counts before the stream begins and again after its stop position is known."""
+    """Counts before the stream begins and again after its stop position is known; only then is
+    `next_xid` asked.
+    """
 
     server: ServerFacts
     start: tuple[SnapshotFacts, ...]
     count: Callable[[tuple[SnapshotFacts, ...]], tuple[SnapshotFacts, ...]]
+    next_xid: Callable[[], int]
 
     @classmethod
     def begin(cls, cluster: ClusterSettings, statement_timeout_s: int) -> Self:
@@ -63,7 +70,8 @@ class FactsRecorder:
                 connect, tables, since=since, statement_timeout_s=statement_timeout_s
             )
 
-        return cls(server_facts(connect, cluster.database), count(()), count)
+        server = server_facts(connect, cluster.database)
+        return cls(server, count(()), count, partial(next_transaction, connect, cluster.database))
 
     def end(self) -> SourceFacts:
         return SourceFacts(server=self.server, start=self.start, end=self.count(self.start))
@@ -91,6 +99,12 @@ class FactsRecorder:
             extensions=tuple(sorted({e for item in server.databases for e in item.extensions})),
             preload_libraries=server.preload_libraries,
         )
+
+
+def read_facts(backup: OpenedBackup) -> SourceFacts:
+    """What was recorded at backup time. Raises as reading a sealed object does."""
+    with ThreadPoolExecutor(1) as executor:
+        return SourceFacts.from_json(b"".join(backup.object_chunks(layout.FACTS, executor)))
 
 
 def conninfo_of(cluster: ClusterSettings, database: str | None = None) -> str:

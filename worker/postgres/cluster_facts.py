@@ -53,6 +53,12 @@ def server_facts(connect: Connect, database: str) -> ServerFacts:
     )
 
 
+def next_transaction(connect: Connect, database: str) -> int:
+    """The first number, with its epoch, that no transaction that is over can have."""
+    with connect(database) as connection, mapped_errors():
+        return int(fetch_one(connection, _NEXT_TRANSACTION)["number"])
+
+
 def _database_facts(connect: Connect, row: Mapping[str, Any]) -> DatabaseFacts:
     with connect(row["name"]) as connection, mapped_errors():
         extensions = tuple(item["extension"] for item in fetch_all(connection, _EXTENSIONS))
@@ -79,6 +85,10 @@ SELECT current_setting('server_version_num')::int AS version_num,
        current_setting('data_checksums')::bool AS data_checksums,
        (SELECT rolname FROM pg_roles WHERE oid = 10) AS bootstrap_superuser
 """  # 10: BOOTSTRAP_SUPERUSERID of pg_authid.dat, whatever initdb --username called it
+
+_NEXT_TRANSACTION: Final[LiteralString] = """
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS number
+"""
 
 _SETTINGS: Final[LiteralString] = """
 SELECT name, setting FROM pg_settings

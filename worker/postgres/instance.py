@@ -191,6 +191,18 @@ def last_log_lines(scratch: Scratch) -> str:
     return "; ".join(lines[-LOG_TAIL_LINES:]) or "the log is empty"
 
 
+def why_it_ended(instance: Instance, how: str) -> PgkeepError:
+    """By its log: short of room, short of a part this host lacks, or something about the data."""
+    words = last_log_lines(instance.scratch)
+    fact = f"the restored cluster did not open ({how}): {words}"
+    killed = instance.process.returncode == -SIGKILL  # idem
+    if killed or any(word in words for word in _STARVED_WORDS):
+        return InstanceStarved(fact)
+    if any(word in words for word in _LIBRARY_WORDS):
+        return InstanceLacksLibrary(fact)
+    return InstanceNotStarted(fact)
+
+
 def _start(
     arguments: Sequence[str],
     scratch: Scratch,
@@ -246,13 +258,13 @@ def _in_recovery(instance: Instance, connection: psycopg.Connection[TupleRow]) -
         row = connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone()
     except psycopg.Error as error:
         instance.process.wait(STOP_TIMEOUT_S)
-        raise _why_it_ended(instance, str(error)) from None
+        raise why_it_ended(instance, str(error)) from None
     return row is None or bool(row[0])
 
 
 def _require_alive(instance: Instance) -> None:
     if not instance.running:
-        raise _why_it_ended(instance, f"exit status {instance.process.returncode}")
+        raise why_it_ended(instance, f"exit status {instance.process.returncode}")
 
 
 def _require_time(
@@ -266,15 +278,3 @@ def _require_time(
         f"the restored cluster is not open after {seconds:.0f} s: {state}; "
         f"the log ends with: {last_log_lines(instance.scratch)}"
     )
-
-
-def _why_it_ended(instance: Instance, how: str) -> PgkeepError:
-    """By its log: short of room, short of a part this host lacks, or something about the data."""
-    words = last_log_lines(instance.scratch)
-    fact = f"the restored cluster did not open ({how}): {words}"
-    killed = instance.process.returncode == -SIGKILL  # idem
-    if killed or any(word in words for word in _STARVED_WORDS):
-        return InstanceStarved(fact)
-    if any(word in words for word in _LIBRARY_WORDS):
-        return InstanceLacksLibrary(fact)
-    return InstanceNotStarted(fact)

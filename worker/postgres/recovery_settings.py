@@ -10,12 +10,24 @@ last line for a name wins (guc-file.l: later entries override earlier ones).
 import os
 import re
 import stat
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, assert_never
 from unicodedata import category
 
+from shared.domain.recovery_target import (
+    RecoveryTarget,
+    TargetAction,
+    ToImmediate,
+    ToLatest,
+    ToLsn,
+    ToName,
+    ToTime,
+    ToXid,
+)
 from shared.errors import RecoverySettingInvalid, ScratchRefused
 
 AUTO_CONF: Final = "postgresql.auto.conf"
@@ -44,17 +56,43 @@ _DANGEROUS: Final = re.compile(
     r"|allow_system_table_mods|dynamic_library_path|extension_control_path|oauth.*|jit_provider",
     re.IGNORECASE,
 )
+_TARGETS: Final = (
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+)
+# The copy archives nothing and follows nobody, while it recovers and ever after (R27).
+_APART: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "recovery_end_command": "",
+        "archive_cleanup_command": "",
+        "archive_mode": "off",
+        "archive_command": "",
+        "archive_library": "",
+        "primary_conninfo": "",
+        "primary_slot_name": "",
+    }
+)
 
 
-class RecoveryTarget(StrEnum):
-    """Where recovery ends. The end of the backup is the first consistent point.
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Where recovery ends and where its WAL comes from.
 
-    A backup of an idle standby has no record behind that point, without which PostgreSQL does not
-    notice that the target was reached; it ends with its WAL, which no sooner than there may end.
+    `timeline` None is the backup's own. Without a `restore_command` there is the WAL that lies in
+    the directory, and whatever else PostgreSQL asks for is absent.
+
+    The end of the backup is ToImmediate, the first consistent point. A backup of an idle standby
+    has no record behind that point, without which PostgreSQL does not notice that it was reached:
+    its end is ToLatest without a `restore_command`.
     """
 
-    END_OF_BACKUP = "immediate"
-    END_OF_WAL = ""
+    target: RecoveryTarget = field(default_factory=ToImmediate)
+    timeline: int | None = None
+    action: TargetAction = TargetAction.PROMOTE
+    restore_command: str | None = None
 
 
 def quote_setting(value: str) -> str:
@@ -68,32 +106,44 @@ def quote_setting(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def recovery_settings(target: RecoveryTarget) -> list[str]:
+def recovery_settings(recovery: Recovery) -> list[str]:
     """Lines for postgresql.auto.conf.
 
-    The backup carries its own WAL, so `restore_command` answers "absent"; but being set, with
-    recovery.signal, it makes this an archive recovery: the copy ends on a timeline of its own and
-    can never continue the source's.
+    A `restore_command` that is set, with recovery.signal, makes this an archive recovery: the copy
+    ends on a timeline of its own and can never continue the source's.
     """
+    chosen, value, inclusive = _target_setting(recovery.target)
+    timeline = "current" if recovery.timeline is None else str(recovery.timeline)
     settings = {
-        "restore_command": "false",
+        "restore_command": recovery.restore_command or "false",
         # Before the target: once one is set, even clearing another one is refused (xlogrecovery.c).
-        "recovery_target_name": "",
-        "recovery_target_time": "",
-        "recovery_target_xid": "",
-        "recovery_target_lsn": "",
-        "recovery_target": target.value,
-        "recovery_target_timeline": "current",
-        "recovery_target_action": "promote",
-        "recovery_end_command": "",
-        "archive_cleanup_command": "",
-        "archive_mode": "off",
-        "archive_command": "",
-        "archive_library": "",
-        "primary_conninfo": "",
-        "primary_slot_name": "",
+        **{name: "" for name in _TARGETS if name != chosen},
+        chosen: value,
+        "recovery_target_inclusive": "on" if inclusive else "off",
+        "recovery_target_timeline": timeline,
+        "recovery_target_action": recovery.action.value,
+        **_APART,
     }
     return setting_lines(settings)
+
+
+def _target_setting(target: RecoveryTarget) -> tuple[str, str, bool]:
+    """The one parameter to set, its value, and whether the target itself is kept."""
+    match target:
+        case ToTime(time, inclusive):
+            text = time.astimezone(UTC).isoformat(" ", "microseconds")
+            return "recovery_target_time", text.removesuffix(":00"), inclusive
+        case ToLsn(lsn, inclusive):
+            return "recovery_target_lsn", str(lsn), inclusive
+        case ToXid(xid, inclusive):
+            return "recovery_target_xid", str(xid), inclusive
+        case ToName(name):
+            return "recovery_target_name", name, True
+        case ToImmediate():
+            return "recovery_target", "immediate", True
+        case ToLatest():
+            return "recovery_target", "", True
+    assert_never(target)
 
 
 def setting_lines(settings: Mapping[str, str]) -> list[str]:
@@ -106,22 +156,22 @@ def neutralise(text: str) -> str:
     return "\n".join(map(_neutral_line, text.split("\n")))
 
 
-def prepare_recovery(data_directory: Path, target: RecoveryTarget) -> None:
+def prepare_recovery(data_directory: Path, recovery: Recovery) -> None:
     """Write postgresql.auto.conf and recovery.signal; running it again changes nothing more.
 
     A standby.signal would take precedence and is removed. Raises ScratchRefused when one of these
     files is not an ordinary one: a link could lead the write elsewhere.
     """
-    auto_conf = data_directory / AUTO_CONF
-    for name in (AUTO_CONF, RECOVERY_SIGNAL, STANDBY_SIGNAL):
+    for name in (RECOVERY_SIGNAL, STANDBY_SIGNAL):
         _require_ordinary(data_directory / name)
-    old = auto_conf.read_text("utf-8", "surrogateescape") if auto_conf.exists() else ""
-    kept = neutralise(old.split(_HEADER)[0]).rstrip("\n")
-    lines = [*([kept] if kept else []), _HEADER, *recovery_settings(target)]
-    owner = data_directory.stat()
-    _write(auto_conf, "\n".join(lines) + "\n", owner)
-    _write(data_directory / RECOVERY_SIGNAL, "", owner)
+    _replace_ours(data_directory, recovery_settings(recovery))
+    _write(data_directory / RECOVERY_SIGNAL, "", data_directory.stat())
     (data_directory / STANDBY_SIGNAL).unlink(missing_ok=True)
+
+
+def settle_recovered(data_directory: Path) -> None:
+    """Of our lines leave only those that keep a cluster apart whose recovery is over."""
+    _replace_ours(data_directory, setting_lines(_APART))
 
 
 def relink_tablespaces(data_directory: Path, locations: Mapping[str, str]) -> None:
@@ -160,6 +210,15 @@ def _neutral_line(line: str) -> str:
     if setting and not _DANGEROUS.fullmatch(setting["name"]):
         return line
     return _NEUTRAL + line
+
+
+def _replace_ours(data_directory: Path, lines: Sequence[str]) -> None:
+    auto_conf = data_directory / AUTO_CONF
+    _require_ordinary(auto_conf)
+    old = auto_conf.read_text("utf-8", "surrogateescape") if auto_conf.exists() else ""
+    kept = neutralise(old.split(_HEADER)[0]).rstrip("\n")
+    text = "\n".join([*([kept] if kept else []), _HEADER, *lines]) + "\n"
+    _write(auto_conf, text, data_directory.stat())
 
 
 def _require_ordinary(path: Path) -> None:

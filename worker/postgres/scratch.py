@@ -28,13 +28,17 @@ STOP_TIMEOUT_MS: Final = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """One drill's own directory, mode 0700, and what lies where in it."""
+    """One instance's own directory, mode 0700, and what lies where in it.
+
+    `elsewhere` is a data directory that outlives the instance: a restore's target.
+    """
 
     directory: Path
+    elsewhere: Path | None = None
 
     @property
     def data(self) -> Path:
-        return self.directory / "data"
+        return self.elsewhere or self.directory / "data"
 
     @property
     def tablespaces(self) -> Path:
@@ -85,8 +89,7 @@ def make_scratch(
         scratch.directory.mkdir(0o700)
         for directory in (scratch.data, scratch.tablespaces, scratch.socket):
             directory.mkdir(0o700)
-        marker = {"label": label, "created": now.isoformat()}
-        scratch.write(MARKER, json.dumps(marker), None)
+        scratch.write(MARKER, _marker(label, now), None)
         for path in (scratch.directory, scratch.socket, scratch.tablespaces, scratch.data):
             _give(path, account)
     except OSError as error:
@@ -94,6 +97,18 @@ def make_scratch(
             f"cannot make {scratch.directory}: {error.strerror or error}"
         ) from None
     return scratch
+
+
+def make_passage(path: Path, label: str, *, now: datetime) -> None:
+    """A directory of our own, which the server's account may pass through but not change; swept
+    like a scratch one. Raises ScratchRefused.
+    """
+    try:
+        path.mkdir(0o700)
+        (path / MARKER).write_text(_marker(label, now), "utf-8")
+        path.chmod(0o711)
+    except OSError as error:
+        raise ScratchRefused(f"cannot make {path}: {error.strerror or error}") from None
 
 
 def hand_over(scratch: Scratch, account: Account | None) -> None:
@@ -121,6 +136,10 @@ def sweep_leftovers(root: Path, label: str, *, older_than: datetime) -> list[Pat
         remove_scratch(scratch)
         swept.append(scratch.directory)
     return swept
+
+
+def _marker(label: str, now: datetime) -> str:
+    return json.dumps({"label": label, "created": now.isoformat()})
 
 
 def _marked(root: Path, label: str, older_than: datetime) -> Iterator[Scratch]:

@@ -1,0 +1,239 @@
+"""Planning a recovery from the repository: which backup, which timeline, which WAL.
+
+Everything that can be known before a byte is written is asked here. The arithmetic is
+shared.domain.recovery_plan's; this module reads what it needs: every backup document once, one
+listing of the archive, the timelines' history files.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from shared.domain.backup import BackupSource
+from shared.domain.cluster import ClusterName
+from shared.domain.recovery_plan import (
+    BackupCandidate,
+    RecoveryPlan,
+    RecoveryWindow,
+    plan_recovery,
+    recovery_windows,
+)
+from shared.domain.recovery_target import (
+    RecoveryTarget,
+    RecoveryTargetInvalid,
+    TargetAction,
+    ToImmediate,
+    ToLatest,
+)
+from shared.domain.wal_inventory import ListedArchive
+from shared.domain.wal_segment import WalFileKind, WalFileName
+from shared.errors import ClusterUnknown, PgkeepError, Refused
+from shared.event_log import log_event
+from shared.repository.backups import (
+    BackupNotFound,
+    StoredBackup,
+    list_backups,
+    read_backup,
+    read_cluster,
+)
+from shared.repository.documents import BackupDocument
+from shared.repository.layout import BackupRef
+from shared.repository.wal_listing import list_archive
+from worker.commands.services import Services
+from worker.commands.wal_reader import WalReader
+from worker.pipeline.in_order import map_in_order
+from worker.postgres.recovery_settings import Recovery
+
+_READ_AHEAD = 16
+
+
+class TargetActionImpossible(Refused):
+    """A pause or shutdown where PostgreSQL never stops."""
+
+    code = "target-action-impossible"
+    hint = "Leave --target-action out, or name a target behind the backup's end."
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryRequest:
+    """Where a restore shall end. `timeline` None lets the plan choose."""
+
+    target: RecoveryTarget = field(default_factory=ToImmediate)
+    timeline: int | None = None
+    action: TargetAction = TargetAction.PROMOTE
+
+    def check(self) -> None:
+        """Raises RecoveryTargetInvalid for words that contradict one another."""
+        if self.needs_archive:
+            if isinstance(self.target, ToLatest) and self.action is not TargetAction.PROMOTE:
+                raise RecoveryTargetInvalid(
+                    "PostgreSQL always promotes at the end of the WAL, "
+                    f"so it cannot {self.action.value} there"
+                )
+        elif self.timeline is not None:
+            raise RecoveryTargetInvalid("the end of a backup lies on its own timeline")
+
+    @property
+    def needs_archive(self) -> bool:
+        """The backup carries the WAL up to its own end."""
+        return not isinstance(self.target, ToImmediate)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecovery:
+    """The plan, the backup it begins with, and what it was made from."""
+
+    plan: RecoveryPlan
+    backup: StoredBackup
+    known: "KnownBackups"
+    archive: ListedArchive
+
+    @property
+    def windows(self) -> tuple[RecoveryWindow, ...]:
+        """What else could be reached."""
+        return recovery_windows(self.known.candidates, self.archive)
+
+    def to(self, target: RecoveryTarget) -> "PlannedRecovery":
+        """The same backup to another target, without reading anything again."""
+        label, timeline = self.plan.backup.label, self.plan.timeline
+        plan = self.known.plan(self.archive, target, label=label, timeline=timeline)
+        return replace(self, plan=plan)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBackups:
+    """The cluster's backups that can be believed, and sentences about those that cannot."""
+
+    stored: tuple[StoredBackup, ...]
+    refused: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[BackupCandidate, ...]:
+        return tuple(candidate(item.document) for item in self.stored)
+
+    def named(self, label: str) -> StoredBackup | None:
+        return next((item for item in self.stored if item.document.label == label), None)
+
+    def plan(
+        self,
+        archive: ListedArchive,
+        target: RecoveryTarget,
+        *,
+        label: str | None,
+        timeline: int | None,
+    ) -> RecoveryPlan:
+        """Raises TargetUnreachable."""
+        plan = plan_recovery(self.candidates, archive, target, label=label, timeline=timeline)
+        return replace(plan, reasons=(*plan.reasons, *self.refused))
+
+
+def plan_to_target(
+    services: Services, cluster: ClusterName, label: str | None, request: RecoveryRequest
+) -> PlannedRecovery:
+    """Raises TargetUnreachable, BackupNotFound, and what reading the repository raises."""
+    known = read_backups(services, cluster, label)
+    archive = _listed(services, cluster, known.candidates, label)
+    plan = known.plan(archive, request.target, label=label, timeline=request.timeline)
+    backup = known.named(plan.backup.label)
+    if backup is None:
+        raise BackupNotFound(f"cluster {cluster} has no backup {plan.backup.label}")
+    return PlannedRecovery(plan, backup, known, archive)
+
+
+def read_backups(services: Services, cluster: ClusterName, label: str | None) -> KnownBackups:
+    """Every backup's document, authenticated. One that cannot be believed is logged and left out,
+    unless it is the one that was named. Raises BackupNotFound when there is none at all.
+    """
+
+    def read(ref: BackupRef) -> StoredBackup | str:
+        try:
+            return read_backup(services.store, ref, services.pinned)
+        except PgkeepError as error:
+            if error.retryable or ref.label.text == label:
+                raise
+            log_event("backup-document-refused", label=ref.label, code=error.code, fact=error.fact)
+            return f"backup {ref.label} does not count: {error.fact}"
+
+    with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
+        refs = list_backups(services.store, cluster)
+        found = list(map_in_order(executor, read, refs, depth=_READ_AHEAD))
+    stored = tuple(item for item in found if isinstance(item, StoredBackup))
+    if not stored or (label and not any(item.document.label == label for item in stored)):
+        raise BackupNotFound(f"cluster {cluster} has no backup {label or 'at all'}")
+    return KnownBackups(stored, tuple(item for item in found if isinstance(item, str)))
+
+
+def candidate(document: BackupDocument) -> BackupCandidate:
+    """What the plan weighs of a backup."""
+    return BackupCandidate(
+        label=document.label,
+        timeline=document.timeline,
+        start_lsn=document.start_lsn,
+        stop_lsn=document.stop_lsn,
+        finished_at=document.finished_at,
+        segment_size=document.postgres.wal_segment_size,
+        wal_included=document.wal_included,
+        next_xid=document.next_xid,
+        stored_bytes=document.stored_size,
+        plain_bytes=document.plain_size,
+        suspect=document.suspect,
+    )
+
+
+def recovery_of(
+    request: RecoveryRequest,
+    planned: PlannedRecovery | None,
+    document: BackupDocument,
+    command: str | None,
+) -> Recovery:
+    """What PostgreSQL is told. Raises TargetActionImpossible."""
+    if planned is not None:
+        return Recovery(planned.plan.target, planned.plan.timeline, request.action, command)
+    end = end_of_backup(document)
+    if isinstance(end, ToLatest) and request.action is not TargetAction.PROMOTE:
+        raise TargetActionImpossible(
+            f"backup {document.label} holds no record behind its end, so that PostgreSQL "
+            f"promotes there and does not {request.action.value}"
+        )
+    return Recovery(end, action=request.action)
+
+
+def end_of_backup(document: BackupDocument) -> RecoveryTarget:
+    """The end of the backup, where PostgreSQL can see it.
+
+    Recovery stops there only when it reads a record beyond it. From an idle standby there may be
+    none; and none is in the backup when its last record ends with its segment.
+    """
+    ends_its_segment = document.stop_lsn % document.postgres.wal_segment_size == 0
+    if document.source is BackupSource.STANDBY or ends_its_segment:
+        return ToLatest()
+    return ToImmediate()
+
+
+def _listed(
+    services: Services,
+    cluster: ClusterName,
+    candidates: Sequence[BackupCandidate],
+    label: str | None,
+) -> ListedArchive:
+    """WAL from before every backup that may be chosen cannot matter. The backup of a later
+    timeline may lie before one of an earlier timeline that ran on after the promotion.
+    """
+    eligible = [item for item in candidates if label in {None, item.label}]
+    timeline = min(item.timeline for item in eligible)
+    start = min(item.start_lsn for item in eligible)
+    return list_archive(
+        services.store,
+        cluster,
+        segment_size=eligible[0].segment_size,
+        since=(timeline, start),
+        read_history=_history_reader(services, cluster),
+    )
+
+
+def _history_reader(services: Services, cluster: ClusterName) -> Callable[[int], bytes]:
+    identity = read_cluster(services.store, cluster, services.pinned)
+    if identity is None:
+        raise ClusterUnknown(f"cluster {cluster} has backups, but no cluster.json")
+    reader = WalReader(services, identity)
+    return lambda timeline: reader.read(WalFileName(WalFileKind.HISTORY, timeline))
