@@ -20,14 +20,18 @@ from local import stack, stack_directory
 from local.benchmark.command import benchmark
 from local.configuration import DATABASE
 from local.demo import run_demo
+from local.document_database.heartbeat import beating
 from local.document_database.load import load
 from local.processes import CHECKOUT, Program, wait_until
+from local.rpo.command import rpo
 from local.stack_directory import START_LOG
 from shared.errors import PgkeepError, Unavailable
 
-# As in production: the dispatcher each minute, the reconciler each hour.
+# As in production: the dispatcher each minute, the watch over WAL every five, the reconciler each
+# hour.
 SCHEDULES = {
     "PGKEEP_DISPATCH_SCHEDULE": "0 * * * * *",
+    "PGKEEP_FRESHNESS_SCHEDULE": "0 */5 * * * *",
     "PGKEEP_RECONCILE_SCHEDULE": "0 0 * * * *",
 }
 ENDPOINTS = "endpoints.json"
@@ -70,8 +74,9 @@ def up(
         stack_directory.claimed(dir) as directory,
         stack.running_servers(directory) as servers,
     ):
-        load(servers.source.dsn(DATABASE), megabytes)
-        with stack.running_edges(directory, servers, SCHEDULES) as edges:
+        database = servers.source.dsn(DATABASE)
+        load(database, megabytes)
+        with beating(database), stack.running_edges(directory, servers, SCHEDULES) as edges:
             found = stack.endpoints(directory, servers, edges)
             _publish(directory.root / ENDPOINTS, found)
             _print_endpoints(found, as_json=json_output)
@@ -90,13 +95,14 @@ def demo(
     *,
     megabytes: Megabytes = 300,
 ) -> None:
-    """Back up, verify, catalogue, drill: the main job on real parts. Exit 0 only when proven."""
+    """The main job on real parts: back up, lose a table, recover it. Exit 0 only when proven."""
     with interruptible():
         if not run_demo(dir, megabytes):
             raise typer.Exit(1)
 
 
 app.command()(benchmark)
+app.command()(rpo)
 
 
 @contextmanager

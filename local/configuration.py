@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.azurite import EmulatedAccount
+from local.document_database import heartbeat
 from local.document_database.load import TABLES, VALIDATION_SQL
 from worker.keys.generate import KeyPair, KeySet
 
 CLUSTER = "main"
 DATABASE = "documents"
 FULL_SCHEDULE = "0 3 * * 0"
+# Nobody watches a demo for the ten seconds and the minute that are the defaults.
+_FLUSH_S = 1
+_REPORT_S = 5
 # The names that the triggers of functions/ give to their connections.
 REPOSITORY_CONNECTION = "PGKEEP_HOST_REPOSITORY"
 QUEUES_CONNECTION = "PGKEEP_HOST_QUEUES"
 
-Toml = str | int | Path | list["Toml"] | Mapping[str, "Toml"]
+Toml = str | bool | int | float | Path | list["Toml"] | Mapping[str, "Toml"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class StackConfiguration:
     storage: EmulatedAccount
     keys: KeySet
     scratch: Path
+    wal_socket: Path
+    wal_spool: Path
     programs: Path
     run_as: str | None
 
@@ -45,19 +51,28 @@ def pgkeep_toml(stack: StackConfiguration) -> str:
         "database": DATABASE,
         "tables": [f"{DATABASE}.public.{table}" for table in TABLES],
         "validation_sql": VALIDATION_SQL,
+        "heartbeat": f"{DATABASE}.{heartbeat.TABLE}",
         "schedule": {"full": FULL_SCHEDULE},
+        "wal": {"flush_seconds": _FLUSH_S},
+    }
+    wal: dict[str, Toml] = {
+        "socket": stack.wal_socket,
+        "spool": stack.wal_spool,
+        "report_seconds": _REPORT_S,
     }
     sections = [
         "# Written by `python -m local up`; a stack for one machine, not for production.",
         'profile = "development"',
-        _table(
-            "[repository]", {"type": "azure", **_account(stack.storage, stack.storage.blob_url)}
+        toml_table(
+            "[repository]",
+            {"type": "azure", **account_section(stack.storage, stack.storage.blob_url)},
         ),
-        _table("[queues]", _account(stack.storage, stack.storage.queue_url)),
-        _table("[catalogue]", {"dsn": stack.catalogue_dsn}),
-        _table("[keys]", _keys(stack.keys)),
-        _table("[drill]", drill),
-        _table("[[cluster]]", cluster),
+        toml_table("[queues]", account_section(stack.storage, stack.storage.queue_url)),
+        toml_table("[catalogue]", {"dsn": stack.catalogue_dsn}),
+        toml_table("[keys]", keys_section(stack.keys)),
+        toml_table("[wal]", wal),
+        toml_table("[drill]", drill),
+        toml_table("[[cluster]]", cluster),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -79,13 +94,15 @@ def host_settings(config: Path, storage: EmulatedAccount, schedules: Mapping[str
     return json.dumps({"IsEncrypted": False, "Values": values}, indent=2)
 
 
-def _account(storage: EmulatedAccount, url: str) -> dict[str, Toml]:
+def account_section(storage: EmulatedAccount, url: str) -> dict[str, Toml]:
+    """How to reach one of the emulator's services."""
     credential: dict[str, Toml] = {"kind": "emulator-key", "account_key": storage.key}
     section: dict[str, Toml] = {"account_url": url, "credential": credential}
     return section if storage.ca_file is None else {**section, "ca_file": storage.ca_file}
 
 
-def _keys(keys: KeySet) -> dict[str, Toml]:
+def keys_section(keys: KeySet) -> dict[str, Toml]:
+    """Of somebody who does everything: writes, signs, reads."""
     return {
         "recipients": [_pem(keys.wrapping.public), _pem(keys.escrow.public)],
         "manifest_recipient": _pem(keys.manifest.public),
@@ -103,12 +120,15 @@ def _pem(path: Path) -> dict[str, Toml]:
     return {"type": "pem", "path": path}
 
 
-def _table(header: str, entries: Mapping[str, Toml]) -> str:
+def toml_table(header: str, entries: Mapping[str, Toml]) -> str:
+    """A table of a TOML file, one line for each entry."""
     return "\n".join([header, *(f"{key} = {_value(value)}" for key, value in entries.items())])
 
 
 def _value(value: Toml) -> str:
-    if isinstance(value, int):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
         return str(value)
     if isinstance(value, list):
         return "[" + ", ".join(_value(item) for item in value) + "]"

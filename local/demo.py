@@ -1,7 +1,9 @@
 """`python -m local demo`: the product's main job, end to end, on real parts.
 
 A database that keeps changing is backed up because a timer says so, verified and catalogued
-because its upload says so, and proven by a drill because somebody asks for one over HTTP.
+because its upload says so, and proven by a drill because somebody asks for one over HTTP. Its WAL
+is received all the while. Then somebody empties a table; a copy is recovered to the second before,
+and a last drill measures what would be lost if the source were lost now.
 """
 
 import time
@@ -12,10 +14,13 @@ from rich.console import Console
 
 from local import stack, stack_directory
 from local.configuration import DATABASE
+from local.demo_printed import print_report
 from local.demo_progress import Steps
-from local.demo_report import Played, print_report, summarise
+from local.demo_report import Played, summarise
+from local.demo_rescue import await_archived, rescue
 from local.demo_watch import Stage, await_backup, await_drill, await_proof, await_verification
 from local.document_database.load import load
+from local.document_database.mistake import empty_by_mistake
 from local.document_database.workload import changing
 from local.stack_directory import StackDirectory
 from shared.errors import PgkeepError
@@ -23,6 +28,7 @@ from shared.errors import PgkeepError
 # Nobody wants to wait a minute for a timer to tick.
 SCHEDULES = {
     "PGKEEP_DISPATCH_SCHEDULE": "*/2 * * * * *",
+    "PGKEEP_FRESHNESS_SCHEDULE": "*/5 * * * * *",
     "PGKEEP_RECONCILE_SCHEDULE": "0 */5 * * * *",
 }
 REPORT = "report.json"
@@ -66,5 +72,14 @@ def _play(directory: StackDirectory, steps: Steps, megabytes: int, played: Playe
         with steps.step("blob event: verify, catalogue") as step:
             played.catalogued = await_verification(stage, step, label)
         with steps.step("HTTP: drill") as step:
-            played.drill = await_drill(stage, step, label)
+            played.drills.append(await_drill(stage, step, label))
             played.catalogued = await_proof(stage, label)
+        with steps.step("somebody empties a table") as step:
+            mistake = empty_by_mistake(database)
+            step.update(1, 1, f"{mistake.lost.rows} rows gone")
+        with steps.step("WAL of that instant is stored") as step:
+            await_archived(stage, step, mistake.at)
+        with steps.step("recover to the second before"):
+            played.rescue = rescue(directory, servers, mistake)
+        with steps.step("HTTP: drill to the latest") as step:
+            played.drills.append(await_drill(stage, step, label, latest=True))

@@ -1,20 +1,21 @@
-"""The demo's report: one model, printed for people and written as JSON for programs."""
+"""The demo's report as one model: what it came to, its verdict, its times."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from local.demo_rescue import Rescue
+from local.document_database import mistake
 from local.document_database.load import LoadedDatabase
 from local.document_database.workload import Activity
 from shared.domain.drill import DrillPhase, DrillVerdict
 from shared.repository.documents import BackupDocument, DrillReport
 
+# One to the end of the backup, one to the end of the archived WAL.
+DRILLS = 2
 _MB = 1_000_000
-_BAR = 30
 
 
 @dataclass(slots=True)
@@ -25,7 +26,8 @@ class Played:
     activity: Activity | None = None
     backup: BackupDocument | None = None
     catalogued: dict[str, Any] | None = None
-    drill: DrillReport | None = None
+    drills: list[DrillReport] = field(default_factory=list)
+    rescue: Rescue | None = None
     reason: str = "the demo did not come to a verdict"
 
 
@@ -68,14 +70,23 @@ class TableSummary(Part):
 
 
 class DrillSummary(Part):
-    """`phases` in seconds, in the order in which they ran."""
+    """`phases` in seconds, in the order in which they ran.
+
+    `target` is null for a drill of the backup alone; `wal_waited_s` is what of the time PostgreSQL
+    waited for WAL from the repository.
+    """
 
     id: str
     label: str
     verdict: str
     reason: str
+    target: str | None
     rto_s: float
+    rpo_s: float | None
     phases: dict[str, float]
+    replayed_bytes: int
+    wal_segments: int
+    wal_waited_s: float
     restored_bytes: int
     restored_files: int
     postgres: str
@@ -83,8 +94,26 @@ class DrillSummary(Part):
     tables: tuple[TableSummary, ...]
 
 
+class RecoverySummary(Part):
+    """A table emptied by mistake, and what a recovery to `target`, just before, found in it.
+
+    `rto_s` is from the command to a server that answers; `phases` are the command's own.
+    """
+
+    table: str
+    emptied_at: AwareDatetime
+    target: AwareDatetime
+    rows_lost: int
+    rows_recovered: int
+    sha256_lost: str
+    sha256_recovered: str
+    equal: bool
+    rto_s: float
+    phases: dict[str, float]
+
+
 class DemoReport(Part):
-    """`verdict` is "proven", or says why not. `rpo_s` stays null until WAL is archived."""
+    """`verdict` is "proven", or says why not; `rto_s` and `rpo_s` are those of the last drill."""
 
     verdict: str
     rto_s: float | None
@@ -95,45 +124,52 @@ class DemoReport(Part):
     transactions_meanwhile: int
     backups: tuple[BackupSummary, ...]
     drills: tuple[DrillSummary, ...]
+    recovery: RecoverySummary | None
 
 
 def summarise(played: Played, seconds: float) -> DemoReport:
     database = played.database or LoadedDatabase(0, 0)
-    drill = played.drill
+    last = played.drills[-1] if played.drills else None
     return DemoReport(
         verdict=_verdict(played),
-        rto_s=None if drill is None else drill.rto_ms / 1000,
-        rpo_s=None,
+        rto_s=None if last is None else last.rto_ms / 1000,
+        rpo_s=None if last is None else _seconds(last.rpo_ms),
         seconds=round(seconds, 1),
         database_bytes=database.size,
         documents=database.documents,
         transactions_meanwhile=0 if played.activity is None else played.activity.transactions,
         backups=() if played.backup is None else (_backup(played.backup, played.catalogued),),
-        drills=() if drill is None else (_drill(drill),),
+        drills=tuple(map(_drill, played.drills)),
+        recovery=None if played.rescue is None else _recovery(played.rescue),
     )
 
 
-def print_report(console: Console, report: DemoReport) -> None:
-    for backup in report.backups:
-        console.print(_backup_table(report, backup))
-    for drill in report.drills:
-        console.print(_phase_table(drill))
-        console.print(_check_table(drill))
-        if drill.tables:
-            console.print(_rows_table(drill))
-    style = "bold green" if report.verdict == "proven" else "bold red"
-    rto = "" if report.rto_s is None else f"  RTO {report.rto_s:.1f} s"
-    console.print(f"[{style}]verdict: [/]", end="")
-    console.print(f"{report.verdict}{rto}  ({report.seconds:.0f} s in all)", markup=False)
-
-
 def _verdict(played: Played) -> str:
-    """Proven is what drill and catalogue agree on; nothing else will do."""
-    if played.drill is None or played.catalogued is None:
+    """Proven: both drills say so, the catalogue agrees, and not a row of the mistake is missing."""
+    for drill in played.drills:
+        if drill.verdict is not DrillVerdict.PROVEN:
+            return f"{drill.verdict.value}: {drill.reason}"
+    if played.rescue is not None and not played.rescue.equal:
+        found, lost = played.rescue.found.rows, played.rescue.mistake.lost.rows
+        return f"not recovered: {found} rows found, {lost} were lost, or not the same ones"
+    if len(played.drills) < DRILLS or played.rescue is None or played.catalogued is None:
         return played.reason
-    if played.drill.verdict is not DrillVerdict.PROVEN:
-        return f"{played.drill.verdict.value}: {played.drill.reason}"
     return "proven" if played.catalogued["proven"] else f"not catalogued: {played.reason}"
+
+
+def _recovery(rescue: Rescue) -> RecoverySummary:
+    return RecoverySummary(
+        table=mistake.TABLE,
+        emptied_at=rescue.mistake.at.astimezone(UTC),
+        target=rescue.target,
+        rows_lost=rescue.mistake.lost.rows,
+        rows_recovered=rescue.found.rows,
+        sha256_lost=rescue.mistake.lost.sha256,
+        sha256_recovered=rescue.found.sha256,
+        equal=rescue.equal,
+        rto_s=round(rescue.rto_s, 3),
+        phases={name: ms / 1000 for name, ms in rescue.phases_ms.items()},
+    )
 
 
 def _backup(document: BackupDocument, catalogued: dict[str, Any] | None) -> BackupSummary:
@@ -162,8 +198,13 @@ def _drill(report: DrillReport) -> DrillSummary:
         label=report.label,
         verdict=report.verdict.value,
         reason=report.reason,
+        target=report.target,
         rto_s=report.rto_ms / 1000,
+        rpo_s=_seconds(report.rpo_ms),
         phases=_in_order(report.phases_ms),
+        replayed_bytes=report.replayed_bytes,
+        wal_segments=report.wal_segments,
+        wal_waited_s=report.wal_waited_ms / 1000,
         restored_bytes=report.restored_bytes,
         restored_files=report.restored_files,
         postgres=report.postgres,
@@ -188,60 +229,12 @@ def _drill(report: DrillReport) -> DrillSummary:
     )
 
 
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
 def _in_order(phases_ms: dict[str, int]) -> dict[str, float]:
     """Seconds, in the order in which phases run: signed documents sort their members by name."""
     known = {phase.value: index for index, phase in enumerate(DrillPhase)}
     names = sorted(phases_ms, key=lambda name: known.get(name, len(known)))
     return {name: phases_ms[name] / 1000 for name in names}
-
-
-def _backup_table(report: DemoReport, backup: BackupSummary) -> Table:
-    table = _table(f"Backup {backup.label}", "", "")
-    facts = [name for name in ("committed", "verified", "proven") if getattr(backup, name)]
-    for name, value in (
-        ("database", f"{report.documents} documents, {report.database_bytes / _MB:.0f} MB"),
-        ("changed meanwhile", f"{report.transactions_meanwhile} transactions"),
-        ("read from PostgreSQL", f"{backup.plain_bytes / _MB:.1f} MB"),
-        ("stored, encrypted", f"{backup.stored_bytes / _MB:.1f} MB in {backup.volumes} volume(s)"),
-        ("ratio", f"{backup.ratio:.2f} : 1"),
-        ("time and rate", f"{backup.seconds:.1f} s, {backup.mb_per_s:.0f} MB/s"),
-        ("it is", ", ".join(facts)),
-    ):
-        table.add_row(name, value)
-    return table
-
-
-def _phase_table(drill: DrillSummary) -> Table:
-    table = _table(f"Drill on {drill.postgres}: where the time went", "phase", "seconds", "")
-    longest = max(drill.phases.values(), default=0) or 1
-    for name, seconds in drill.phases.items():
-        table.add_row(name, f"{seconds:7.2f}", "#" * round(seconds / longest * _BAR))
-    return table
-
-
-def _check_table(drill: DrillSummary) -> Table:
-    table = _table("Checks", "check", "outcome", "detail")
-    for check in drill.checks:
-        table.add_row(check.name, check.outcome, check.detail)
-    return table
-
-
-def _rows_table(drill: DrillSummary) -> Table:
-    table = _table("Rows", "table", "at start", "at end", "restored", "verdict")
-    for item in drill.tables:
-        table.add_row(item.table, *map(str, item.rows), item.verdict)
-    return table
-
-
-def _table(title: str, *headers: str) -> Table:
-    table = Table(
-        title=title,
-        box=box.SIMPLE,
-        title_justify="left",
-        title_style="bold",
-        show_header=any(headers),
-        pad_edge=False,
-    )
-    for header in headers:
-        table.add_column(header)
-    return table

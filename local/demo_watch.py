@@ -91,7 +91,7 @@ def await_backup(stage: Stage, step: Step) -> str:
             raise DemoJobFailed(f"{progress.finished.error_code}: {progress.finished.error_fact}")
         return progress.finished.result
 
-    return _await(stage, look, BACKUP_S, "a finished backup")
+    return await_result(stage, look, BACKUP_S, "a finished backup")
 
 
 def await_verification(stage: Stage, step: Step, label: str) -> Listed:
@@ -105,15 +105,16 @@ def await_verification(stage: Stage, step: Step, label: str) -> Listed:
         decided = listed and (listed["verified_at"] or listed["verification_failed_at"])
         return listed if decided else None
 
-    listed = _await(stage, look, VERIFY_S, "a deep verification")
+    listed = await_result(stage, look, VERIFY_S, "a deep verification")
     if not listed["verified"]:
         raise DemoJobFailed(f"the verification of {label} found damage: {listed['findings']}")
     return listed
 
 
-def await_drill(stage: Stage, step: Step, label: str) -> DrillReport:
-    """Ask for a drill and wait for its signed report, whatever its verdict."""
-    accepted = stage.ask("POST", "/api/drills", {"cluster": CLUSTER, "label": label})
+def await_drill(stage: Stage, step: Step, label: str, *, latest: bool = False) -> DrillReport:
+    """Ask for a drill, to the end of the backup or of the WAL, and wait for its signed report."""
+    target = {"target": "latest"} if latest else {}
+    accepted = stage.ask("POST", "/api/drills", {"cluster": CLUSTER, "label": label, **target})
 
     def look() -> DrillReport | None:
         status = stage.ask("GET", f"/api/drills/{accepted['job_id']}")
@@ -123,7 +124,7 @@ def await_drill(stage: Stage, step: Step, label: str) -> DrillReport:
         report = status["report"]
         return DrillReport.model_validate_json(json.dumps(report)) if report else None
 
-    return _await(stage, look, DRILL_S, "the report of the drill")
+    return await_result(stage, look, DRILL_S, "the report of the drill")
 
 
 def await_proof(stage: Stage, label: str) -> Listed:
@@ -133,7 +134,7 @@ def await_proof(stage: Stage, label: str) -> Listed:
         listed = _listed(stage, label)
         return listed if listed and (listed["proven_at"] or listed["drill_failed_at"]) else None
 
-    return _await(stage, look, _RECORD_S, "the drill in the catalogue")
+    return await_result(stage, look, _RECORD_S, "the drill in the catalogue")
 
 
 def _listed(stage: Stage, label: str) -> Listed | None:
@@ -146,7 +147,7 @@ def _show(step: Step, progress: JobProgress) -> None:
     step.update(done, total, f"{done // _MIB} MiB")
 
 
-def _await(stage: Stage, look: Callable[[], T | None], seconds: float, what: str) -> T:
+def await_result(stage: Stage, look: Callable[[], T | None], seconds: float, what: str) -> T:
     """The first result of `look` that is not None. Raises DemoTimedOut, PartFailed."""
     found: list[T] = []
 

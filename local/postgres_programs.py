@@ -44,6 +44,11 @@ def find(major: int) -> Path | None:
     return _copy_for_others(programs)
 
 
+def version_of(programs: Path) -> str:
+    """Such as 17.10."""
+    return _version(programs)[0]
+
+
 @cache
 def _installed() -> dict[int, Path]:
     places = [*_wheel_places(), *(_DEBIAN / str(major) / "bin" for major in _DEBIAN_MAJORS)]

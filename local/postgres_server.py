@@ -37,7 +37,8 @@ _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 60.0
 # Line 8 of postmaster.pid tells the server's state (LOCK_FILE_LINE_PM_STATUS of miscadmin.h).
 _STATUS_LINE = 7
-_ANSWERING = ("ready", "standby")
+_OPEN = "ready"
+_ANSWERING = (_OPEN, "standby")
 _PORT_TAKEN = "could not create any TCP/IP sockets"
 # sun_path of unix(7) has 108 bytes with the closing zero; the rest is /.s.PGSQL.<port>.lock
 _LONGEST_SOCKET_DIRECTORY = 107 - len("/.s.PGSQL.65535.lock")
@@ -99,6 +100,11 @@ class PostgresServer:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes writes: it is no standby, and no longer in recovery."""
+        return self.running and self._status() == _OPEN
 
     @property
     def pid(self) -> int:
@@ -252,13 +258,17 @@ class PostgresServer:
         orphan_guard.watch(self._process.pid, signal.SIGQUIT)
 
     def _answers(self) -> bool:
+        return self._status() in _ANSWERING
+
+    def _status(self) -> str:
+        """As the postmaster calls it; empty until there is one of this start."""
         try:
             lines = (self.data / "postmaster.pid").read_text("utf-8").splitlines()
         except FileNotFoundError:
-            return False
+            return ""
         if len(lines) <= _STATUS_LINE or lines[0] != str(self.pid):
-            return False
-        return lines[_STATUS_LINE].strip() in _ANSWERING
+            return ""
+        return lines[_STATUS_LINE].strip()
 
     def _wait_for_end(self, seconds: float) -> None:
         if self._process is not None:

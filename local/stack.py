@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from local import postgres_programs
 from local.azurite import Azurite, EmulatedAccount
-from local.configuration import DATABASE, StackConfiguration, host_settings, pgkeep_toml
+from local.configuration import CLUSTER, DATABASE, StackConfiguration, host_settings, pgkeep_toml
 from local.postgres_initdb import BACKUP_USER, SUPERUSER, ClusterOptions, write_passfile
 from local.postgres_server import PostgresServer
 from local.processes import CHECKOUT, Program, program
@@ -32,6 +32,14 @@ from worker.keys.generate import generate_key_set
 MAJOR = 17
 _CATALOGUE = "catalogue"
 _START_S = 60.0
+_SETTINGS = {
+    # Room for the load and for a busy writer without a checkpoint in every second.
+    "max_wal_size": "2GB",
+    "shared_buffers": "256MB",
+    "max_replication_slots": "4",
+    # A receiver that stays away must not fill the disk of whoever tries this out.
+    "max_slot_wal_keep_size": "4GB",
+}
 
 
 class PostgresMissing(NotFound):
@@ -54,7 +62,10 @@ class Servers:
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Functions host and worker. `url` is where HTTP functions answer; the key's file is 0600."""
+    """Functions host, worker and WAL receiver.
+
+    `url` is where HTTP functions answer; the key's file is 0600.
+    """
 
     url: str
     key_file: Path
@@ -81,14 +92,14 @@ def running_servers(directory: StackDirectory) -> Iterator[Servers]:
         options = ClusterOptions(
             fsync=False,
             backup_user_reads_data=True,
-            # Room for the load and for a busy writer without a checkpoint in every second.
-            settings={"max_wal_size": "2GB", "shared_buffers": "256MB"},
+            settings=_SETTINGS,
         )
         source, catalogue = (
             stack.enter_context(PostgresServer.create(programs, directory.data / name, options))
             for name in ("source", "catalogue")
         )
         source.query(f"create database {DATABASE}")
+        source.query(f"grant pg_monitor to {BACKUP_USER}")
         catalogue.query(f"create database {_CATALOGUE}")
         account = storage.account(storage.account_name)
         servers = _configure(directory, programs, source, catalogue, account)
@@ -100,19 +111,19 @@ def running_servers(directory: StackDirectory) -> Iterator[Servers]:
 def running_edges(
     directory: StackDirectory, servers: Servers, schedules: Mapping[str, str]
 ) -> Iterator[Edges]:
-    """Functions host and worker, as processes; `schedules` are app settings of the timers."""
+    """The programs of the product, as processes; `schedules` are app settings of the timers."""
     settings = directory.root / "local.settings.json"
     settings.touch(0o600)
     settings.write_text(host_settings(servers.config, servers.storage, schedules), "utf-8")
     state = directory.host_state
     host_command = _module("local.functions_host", app=CHECKOUT, settings=settings, state=state)
-    worker_command = [*_module("worker"), "run", "--config", str(servers.config)]
     with (
         program(host_command, directory.log("functions")) as host,
-        program(worker_command, directory.log("worker")) as worker,
+        program(_verb(servers, "run"), directory.log("worker")) as worker,
+        program(_verb(servers, "wal", "receive", CLUSTER), directory.log("wal")) as receiver,
     ):
         url = host.wait_for_text(state / "url", _START_S)
-        yield Edges(url, state / "host_key", (host, worker))
+        yield Edges(url, state / "host_key", (host, worker, receiver))
 
 
 def endpoints(directory: StackDirectory, servers: Servers, edges: Edges) -> dict[str, str]:
@@ -149,10 +160,13 @@ def _configure(
             storage=storage,
             keys=generate_key_set(directory.keys),
             scratch=directory.scratch,
+            wal_socket=directory.wal_socket,
+            wal_spool=directory.wal_spool,
             programs=programs,
             run_as=None if account is None else account.name,
         )
     )
+    (directory.root / "bin").symlink_to(programs)  # psql and the like, for whoever looks around
     directory.config.touch(0o600)
     directory.config.write_text(text, "utf-8")
     return Servers(source, catalogue, storage, directory.config, password_file)
@@ -183,6 +197,10 @@ def _dsn(server: PostgresServer, user: str, dbname: str, passfile: Path | None =
 def _module(name: str, **options: Path) -> list[str]:
     pairs = ((f"--{option}", str(value)) for option, value in options.items())
     return [sys.executable, "-m", name, *(word for pair in pairs for word in pair)]
+
+
+def _verb(servers: Servers, *words: str) -> list[str]:
+    return [*_module("worker"), *words, "--config", str(servers.config)]
 
 
 def _new(path: Path) -> Path:

@@ -67,6 +67,20 @@ class StackDirectory:
     def scratch(self) -> Path:
         return self.data / "drills"
 
+    @property
+    def wal_socket(self) -> Path:
+        """Below `data`, where PostgreSQL's account gets to; a socket's path holds 107 bytes."""
+        return self.data / "wal" / "agent.sock"
+
+    @property
+    def wal_spool(self) -> Path:
+        return self.data / "wal" / "spool"
+
+    @property
+    def rescued(self) -> Path:
+        """For a server that is restored beside the source."""
+        return self.data / "rescued"
+
     def log(self, name: str) -> Path:
         return self.root / f"{name}.log"
 
@@ -87,6 +101,7 @@ def claimed(root: Path) -> Iterator[StackDirectory]:
     directory = StackDirectory(root, data)
     directory.host_state.mkdir(mode=0o700)
     directory.scratch.mkdir(mode=0o711)
+    directory.wal_socket.parent.mkdir(mode=0o711)
     hand_over(directory.scratch, server_account())
     _write(root, data, processes.record(os.getpid()))
     try:

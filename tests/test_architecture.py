@@ -37,10 +37,12 @@ REAL_WORLD = {
         "local/__main__.py",
         "scripts/generate_reference.py",
         "docs/how-to/emergency_restore.py",  # an operator runs it without the project
+        "docs/how-to/emergency_wal.py",  # idem
     },
-    "os._exit": set[str](),
+    "os._exit": {"worker/pgkeep_wal.py"},  # PostgreSQL reads its status, whatever happened
     "os.environ": {
         "shared/settings.py",
+        "worker/pgkeep_wal.py",
         "worker/__main__.py",
         "functions/wiring.py",
     },
@@ -54,7 +56,11 @@ REAL_WORLD = {
 }
 
 # `except Exception` that ends here: process edges, each of which logs what it caught.
-BROAD_EXCEPT = {"functions/http_protocol.py", "local/functions_host/http_routes.py"}
+BROAD_EXCEPT = {
+    "functions/http_protocol.py",
+    "local/functions_host/http_routes.py",
+    "worker/pgkeep_wal.py",
+}
 
 # Packages of shared that only one edge reaches, and why they are shared all the same.
 ONE_EDGE = {"shared.version": "documents state the release that wrote them; functions write none"}

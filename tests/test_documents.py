@@ -166,7 +166,7 @@ def test_hints_and_documents_name_verbs_and_options_that_exist() -> None:
 
 def _commands(block: str) -> Iterator[str]:
     for line in block.replace("\\\n", " ").splitlines():
-        yield from (part.strip() for part in re.split(r"\||;|&&|\buntil\b", line))
+        yield from (part.strip() for part in re.split(r"\||;|&&?|\buntil\b", line))
 
 
 def _is_a_command(text: str) -> bool:
@@ -315,3 +315,21 @@ def test_the_readme_begins_with_two_commands_and_says_what_is_not_promised() -> 
         "What is not, in this release",
     ]
     assert text_of(page).count("<!-- benchmark -->") == 1
+
+
+def test_tests_that_a_document_names_exist() -> None:
+    """In `tests/….py`: `test_…`, each name belongs to the file before it."""
+    named: set[tuple[str, str]] = set()
+    for page in PAGES:
+        path = ""
+        for span in _SPAN.findall(prose(page)):
+            path = span if span.startswith("tests/") else path
+            if span.startswith("test_") and path:
+                named.add((path, span))
+    assert named
+    missing = {
+        (path, name)
+        for path, name in named
+        if not (ROOT / path).is_file() or f"def {name}(" not in text_of(ROOT / path)
+    }
+    assert missing == set()

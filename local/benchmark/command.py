@@ -7,24 +7,38 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from local.benchmark.contest import Contest, run_contest
+from local.benchmark.contest import Contest, Subject, run_contest
 from local.benchmark.printed import print_report
 
 REPORT = Path(".benchmark/report.json")
+_UNASKED = (Subject.BACKUP, Subject.WAL)
 
 
 def benchmark(
     *,
+    part: Annotated[
+        list[Subject] | None, typer.Option(help="Only this part; default: backup and wal.")
+    ] = None,
     size_gb: Annotated[float, typer.Option(min=0.2, help="Size of the cluster.")] = 1.5,
+    wal_segments: Annotated[int, typer.Option(min=4, help="WAL segments to move.")] = 64,
+    rpo_runs: Annotated[int, typer.Option(min=1, help="Servers to lose, in part rpo.")] = 20,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each; the best counts.")] = 1,
     major: Annotated[
         int | None, typer.Option(help="PostgreSQL; default: the newest that all support.")
     ] = None,
     tool: Annotated[list[str] | None, typer.Option(help="Only these contenders.")] = None,
 ) -> None:
-    """Measure backup and restore beside pg_basebackup and pgBackRest, on the same data."""
+    """Measure backup, restore and WAL beside PostgreSQL's own tools and pgBackRest."""
     console = Console(highlight=False)
-    contest = Contest(int(size_gb * 1e9), runs, major, frozenset(tool or ()))
+    contest = Contest(
+        subjects=frozenset(part or _UNASKED),
+        size_bytes=int(size_gb * 1e9),
+        wal_segments=wal_segments,
+        rpo_runs=rpo_runs,
+        runs=runs,
+        major=major,
+        tools=frozenset(tool or ()),
+    )
     report = run_contest(contest, datetime.now(UTC), lambda text: console.print(f"[dim]{text}[/]"))
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report.model_dump_json(indent=2) + "\n", "utf-8")

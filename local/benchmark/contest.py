@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from local.benchmark import pg_basebackup, pgbackrest, pgkeep, zstd_bound
 from local.benchmark.place import Place, benchmark_place
 from local.benchmark.report import Machine, Operation, Report, Row, disturbed, make_row
 from local.benchmark.source import data_size, running_source
+from local.benchmark.wal.contest import WalContest, run_wal_contest
+from local.benchmark.wal.report import WalRow
 from local.postgres_server import PostgresServer
+from local.rpo.report import Loss, RpoReport
+from local.rpo.series import Series, run_series
 from shared.errors import NotFound
+from shared.settings import ClusterWal
 from shared.version import VERSION
 
 # What `make setup` installs; taken when no peer asks for an older one.
@@ -31,11 +37,22 @@ class NoCommonPostgres(NotFound):
     hint = "Choose one of the installed versions with --major."
 
 
+class Subject(StrEnum):
+    """The parts of the benchmark; RPO has no peers and takes long, so nobody gets it unasked."""
+
+    BACKUP = "backup"
+    WAL = "wal"
+    RPO = "rpo"
+
+
 @dataclass(frozen=True, slots=True)
 class Contest:
     """`major` None means the newest that every contender supports."""
 
+    subjects: frozenset[Subject]
     size_bytes: int
+    wal_segments: int
+    rpo_runs: int
     runs: int
     major: int | None
     tools: frozenset[str]
@@ -64,19 +81,20 @@ def run_contest(contest: Contest, now: datetime, say: Say) -> Report:
         raise NoCommonPostgres(f"there is no PostgreSQL {major} on this machine")
     load = os.getloadavg()[0]
     with benchmark_place() as place:
-        say(f"making a cluster of {contest.size_bytes / 1e9:.1f} GB with PostgreSQL {major}")
-        with running_source(programs, place.work / "source", contest.size_bytes) as source:
-            ring = _Ring(place, source, data_size(source), contest.runs)
-            rows = tuple(_rows(ring, contest.tools, peer, say))
-            versions = _versions(source, peer)
+        rows, size = _backups(place, programs, contest, peer, say)
+        wal = _wal(place, programs, contest, peer, say)
+        versions = _versions(programs, peer)
+        remarks = (*_remarks(peer, major, place), *_disturbances(rows))
     return Report(
         date=now,
         machine=_machine(load),
         versions=versions,
-        size_bytes=ring.size_bytes,
+        size_bytes=size,
         runs=contest.runs,
         rows=rows,
-        remarks=(*_remarks(peer, major, place), *_disturbances(rows)),
+        wal=wal,
+        rpo=_rpo(contest, say),
+        remarks=remarks,
     ).compared()
 
 
@@ -89,6 +107,37 @@ def choose_major(available: Sequence[int], pgbackrest_version: str | None) -> in
     if not fitting:
         raise NoCommonPostgres(f"none of PostgreSQL {list(available)} is at most {limit}")
     return max(fitting)
+
+
+def _backups(
+    place: Place, programs: Path, contest: Contest, peer: str | None, say: Say
+) -> tuple[tuple[Row, ...], int]:
+    """The rows, and the size of the cluster that was backed up."""
+    if Subject.BACKUP not in contest.subjects:
+        return (), 0
+    say(f"making a cluster of {contest.size_bytes / 1e9:.1f} GB")
+    with running_source(programs, place.work / "source", contest.size_bytes) as source:
+        ring = _Ring(place, source, data_size(source), contest.runs)
+        return tuple(_rows(ring, contest.tools, peer, say)), ring.size_bytes
+
+
+def _wal(
+    place: Place, programs: Path, contest: Contest, peer: str | None, say: Say
+) -> tuple[WalRow, ...]:
+    if Subject.WAL not in contest.subjects:
+        return ()
+    segments, runs = contest.wal_segments, contest.runs
+    wal = WalContest(programs, segments, runs, contest.tools, peers=peer is not None)
+    return run_wal_contest(place, wal, say)
+
+
+def _rpo(contest: Contest, say: Say) -> RpoReport | None:
+    if Subject.RPO not in contest.subjects:
+        return None
+    flush_s = ClusterWal.model_fields["flush_seconds"].default
+    return run_series(
+        Series(contest.rpo_runs, Loss.SERVER, synchronous=False, flush_s=flush_s), say
+    )
 
 
 def _rows(ring: _Ring, tools: frozenset[str], peer: str | None, say: Say) -> Iterator[Row]:
@@ -172,8 +221,8 @@ def _disturbances(rows: Sequence[Row]) -> Iterator[str]:
         yield f"other programs were busy during {', '.join(names)}; measure again on a quiet one"
 
 
-def _versions(source: PostgresServer, peer: str | None) -> dict[str, str]:
-    server = source.query("show server_version")[0][0]
+def _versions(programs: Path, peer: str | None) -> dict[str, str]:
+    server = postgres_programs.version_of(programs)
     own = {"pgkeep": VERSION, "postgres": server, "python": platform.python_version()}
     packages = {name: version(name) for name in ("zstandard", "cryptography")}
     return own | packages | ({} if peer is None else {"pgbackrest": peer})

@@ -71,7 +71,7 @@ def run_measured(command: Command, servers: Mapping[str, int], log: Path) -> Fin
     output = log.with_suffix(".out")
     before = {name: cpu_of_tree(pid) for name, pid in servers.items()}
     with output.open("wb") as out, log.open("wb") as errors:
-        started, machine = time.monotonic(), _cpu_of_machine()
+        started, machine = time.monotonic(), cpu_of_machine()
         process = subprocess.Popen(
             [*command.arguments],
             cwd=CHECKOUT if command.account is None else "/",
@@ -83,7 +83,7 @@ def run_measured(command: Command, servers: Mapping[str, int], log: Path) -> Fin
         )
         with _PeakMemory(process.pid) as memory:
             _, status, used = os.wait4(process.pid, 0)
-        wall, busy = time.monotonic() - started, _cpu_of_machine() - machine
+        wall, busy = time.monotonic() - started, cpu_of_machine() - machine
     process.returncode = os.waitstatus_to_exitcode(status)
     _require_success(command, process.returncode, (output, log))
     # The kernel's own maximum of one process catches what fell between two samples.
@@ -99,7 +99,8 @@ def cpu_of_tree(pid: int) -> float:
     return sum(map(_cpu_with_ended_children, _tree(pid)))
 
 
-def _cpu_of_machine() -> float:
+def cpu_of_machine() -> float:
+    """CPU seconds that everybody on this machine has used since it booted."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 

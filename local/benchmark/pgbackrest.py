@@ -29,8 +29,8 @@ from local.postgres_server import PostgresServer
 from local.unprivileged import hand_over
 from shared.repository.azure_blob_store import open_blob_store
 
-_STANZA = "main"
-_CONTAINER = "pgbackrest"
+STANZA = "main"
+CONTAINER = "pgbackrest"
 # The release that brought support for a PostgreSQL major (https://pgbackrest.org/release.html).
 _NEWEST_MAJOR_SINCE = {(2, 41): 15, (2, 48): 16, (2, 52): 17, (2, 55): 18}
 
@@ -61,13 +61,13 @@ def newest_major(version: str) -> int:
 def measure(place: Place, source: PostgresServer, size_bytes: int, *, cipher: bool) -> Measured:
     with fresh_emulator(size_bytes) as (storage, pid):
         store = open_blob_store(storage.blob_url, storage.credential, ca_file=str(storage.ca_file))
-        store.create_container(_CONTAINER)
-        run = _Run(place, source, _configure(place, source, storage, cipher=cipher))
+        store.create_container(CONTAINER)
+        run = Run(place, source, configure(place, source, storage, cipher=cipher))
         run_measured(run.command("stanza-create", "--no-online"), {}, run.log)
         settle(source)
         servers = server_pids(source, pid)
         backup = run_measured(run.command("backup", "--type=full"), servers, run.log)
-        stored = sum(blob.size for blob in store.list(_CONTAINER))
+        stored = sum(blob.size for blob in store.list(CONTAINER))
         store.close()
         with place.target("pgbackrest-restored") as target:
             command = run.command("restore", "--type=none", f"--pg1-path={target}")
@@ -76,7 +76,7 @@ def measure(place: Place, source: PostgresServer, size_bytes: int, *, cipher: bo
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     place: Place
     source: PostgresServer
     config: Path
@@ -86,26 +86,32 @@ class _Run:
         return self.place.work / "pgbackrest.log"
 
     def command(self, *words: str) -> Command:
-        arguments = ["pgbackrest", f"--config={self.config}", f"--stanza={_STANZA}", *words]
+        arguments = ["pgbackrest", f"--config={self.config}", f"--stanza={STANZA}", *words]
         password = self.source.passwords[SUPERUSER]
         return Command(arguments, environment(PGPASSWORD=password), self.place.account)
 
 
-def _configure(
-    place: Place, source: PostgresServer, storage: EmulatedAccount, *, cipher: bool
+def configure(
+    place: Place,
+    source: PostgresServer,
+    storage: EmulatedAccount,
+    *,
+    cipher: bool,
+    data: Path | None = None,
 ) -> Path:
+    """Its configuration file; `data` for another data directory than the server's."""
     folder = place.folder("pgbackrest")
     if storage.ca_file is not None:
         shutil.copy(storage.ca_file, folder / "ca.pem")
     options = {**_options(folder, storage), **(_CIPHER if cipher else {})}
     stanza = {
-        "pg1-path": source.data,
+        "pg1-path": data or source.data,
         "pg1-port": source.port,
         "pg1-socket-path": source.socket_directory,
         "pg1-user": SUPERUSER,
     }
     config = folder / "pgbackrest.conf"
-    config.write_text(_section("global", options) + _section(_STANZA, stanza), "utf-8")
+    config.write_text(_section("global", options) + _section(STANZA, stanza), "utf-8")
     hand_over(folder, place.account)
     return config
 
@@ -123,6 +129,8 @@ def _options(folder: Path, storage: EmulatedAccount) -> dict[str, object]:
         "compress-level": COMPRESSION_LEVEL,
         "start-fast": "y",
         "archive-check": "n",
+        "archive-async": "y",
+        "spool-path": folder / "spool",
         "log-level-console": "warn",
         "log-level-file": "off",
         "lock-path": folder / "lock",
@@ -132,7 +140,7 @@ def _options(folder: Path, storage: EmulatedAccount) -> dict[str, object]:
         "repo1-bundle": "y",
         "repo1-azure-account": storage.name,
         "repo1-azure-key": storage.key,
-        "repo1-azure-container": _CONTAINER,
+        "repo1-azure-container": CONTAINER,
         "repo1-azure-uri-style": "path",
         # By name: pgBackRest does not compare addresses with those in a certificate.
         "repo1-storage-host": "localhost",

@@ -57,26 +57,24 @@ def _measure(
     repository: EmulatedAccount | Path,
     servers: Mapping[str, int],
 ) -> Measured:
-    writer, reader = _configure(place, source, repository)
+    writer, reader = configure(place, source, repository)
     settle(source)
     log = place.work / "pgkeep.log"
-    backup = run_measured(_verb("backup", CLUSTER, config=writer), servers, log)
+    backup = run_measured(verb("backup", CLUSTER, "--json", config=writer), servers, log)
     with place.target("pgkeep") as target:
         restore = run_measured(_restore(place, target, reader), servers, log)
     return Measured(backup.usage, restore.usage, json.loads(backup.output)["stored_size"])
 
 
-def _configure(
+def configure(
     place: Place, source: PostgresServer, repository: EmulatedAccount | Path
 ) -> tuple[Path, Path]:
     """Settings of the one who writes and of the one who reads; containers in the emulator.
 
     As in production: the writer can open nothing, the reader can sign nothing.
     """
-    passfile = place.work / "backup_user.passfile"
-    write_passfile(passfile, {BACKUP_USER: source.passwords[BACKUP_USER]})
     keys = _keys(place.work / "keys")
-    common = _common(source, passfile, repository, keys)
+    common = _common(place, source, repository, keys)
     writer = _written(place.work / "writer.toml", common, _writing(keys))
     reader = _written(place.work / "reader.toml", common, _reading(keys))
     store = adapters.blob_store(load(writer, {}).repository, threads=1)
@@ -98,8 +96,12 @@ def _written(path: Path, *sections: str) -> Path:
 
 
 def _common(
-    source: PostgresServer, passfile: Path, repository: EmulatedAccount | Path, keys: KeySet
+    place: Place, source: PostgresServer, repository: EmulatedAccount | Path, keys: KeySet
 ) -> str:
+    passfile = place.work / "backup_user.passfile"
+    write_passfile(passfile, {BACKUP_USER: source.passwords[BACKUP_USER]})
+    # Whose calls the WAL agent answers.
+    drill = "" if place.account is None else f'[drill]\nrun_as = "{place.account.name}"'
     dsn = make_conninfo(host="127.0.0.1", port=source.port, user=BACKUP_USER, dbname=DATABASE)
     return f"""
 profile = "production"
@@ -108,6 +110,11 @@ profile = "production"
 [worker]
 compression_level = {COMPRESSION_LEVEL}
 compression_threads = {PARALLEL}
+{drill}
+[wal]
+socket = "{place.work / "wal.sock"}"
+spool = "{place.work / "wal-spool"}"
+parallel = {PARALLEL}
 [[cluster]]
 name = "{CLUSTER}"
 dsn = "{dsn}"
@@ -147,9 +154,10 @@ ca_file = "{repository.ca_file}"
 
 def _restore(place: Place, target: Path, config: Path) -> Command:
     owner = () if place.account is None else ("--owner", place.account.name)
-    return _verb("restore", CLUSTER, str(target), *owner, config=config)
+    return verb("restore", CLUSTER, str(target), *owner, "--json", config=config)
 
 
-def _verb(*words: str, config: Path) -> Command:
-    arguments = [sys.executable, "-m", "worker", *words, "--json", "--config", str(config)]
+def verb(*words: str, config: Path) -> Command:
+    """As a user types it."""
+    arguments = [sys.executable, "-m", "worker", *words, "--config", str(config)]
     return Command(arguments, environment())

@@ -7,6 +7,8 @@ from typing import Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from local.benchmark.measure import Usage
+from local.benchmark.wal.report import WalRow
+from local.rpo.report import RpoReport
 
 _DIGITS = 3
 _DISTURBED = 0.05
@@ -54,7 +56,10 @@ class Machine(Part):
 
 
 class Report(Part):
-    """`remarks` say what was left out, and what a reader must know to judge the rows."""
+    """`rows` are backups and restores. A part that was not asked for is empty, or null.
+
+    `remarks` say what was left out, and what a reader must know to judge the rows.
+    """
 
     date: AwareDatetime
     machine: Machine
@@ -62,6 +67,8 @@ class Report(Part):
     size_bytes: int
     runs: int
     rows: tuple[Row, ...]
+    wal: tuple[WalRow, ...] = ()
+    rpo: RpoReport | None = None
     remarks: tuple[str, ...]
 
     def compared(self) -> Self:

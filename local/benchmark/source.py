@@ -63,6 +63,13 @@ def data_size(server: PostgresServer) -> int:
     return sum(path.stat().st_size for path in files if "pg_wal" not in path.parts)
 
 
+def make_orders(connection: psycopg.Connection) -> None:
+    """A table `orders` with the rows that everything here is made of."""
+    table = sql.Identifier("orders")
+    connection.execute(sql.SQL("create table {} ({})").format(table, _DEFINITION))
+    _copy(connection, table, make_prose(seed=1))
+
+
 def _fill(connection: psycopg.Connection, size_bytes: int) -> None:
     """The same rows in every table: files are compressed apart, so none gains from another."""
     tables = [sql.Identifier(f"orders_{number:02}") for number in range(_TABLES)]

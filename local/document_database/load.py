@@ -8,16 +8,17 @@ from pathlib import Path
 
 import psycopg
 
+from local.document_database.heartbeat import create_heartbeat
 from local.document_database.prose import Prose, make_prose
 
-TABLES = ("organizations", "users", "documents", "summaries")
+TABLES = ("organizations", "users", "documents", "summaries", "comments")
 VALIDATION_SQL = Path(str(files("local.document_database") / "validate_recovery.sql"))
 
 _ORGANIZATIONS = 50
 _USERS = 2000
 _BODY_SENTENCES = range(8, 90)
 _SUMMARY_SENTENCES = 3
-# Measured: heap, TOAST and indexes for one document with its summary.
+# Measured: heap, TOAST and indexes for one document with its summary and its comment.
 _BYTES_PER_DOCUMENT = 5300
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 _BATCH = 2000
@@ -42,6 +43,7 @@ def load(
     prose = make_prose(seed)
     with psycopg.connect(conninfo) as connection:
         _run(connection, "schema.sql")
+        create_heartbeat(connection)
         _copy(connection, "organizations (id, name)", _organizations())
         _copy(connection, "users (id, organization_id, email)", _users())
         for first in range(1, total + 1, _BATCH):
@@ -81,6 +83,10 @@ def _load_documents(connection: psycopg.Connection, prose: Prose, numbers: range
     _copy(connection, f"documents ({columns})", _documents(prose, numbers))
     summaries = ((number, 1, prose.text(_SUMMARY_SENTENCES)) for number in numbers)
     _copy(connection, "summaries (document_id, revision, text)", summaries)
+    comments = (
+        (number, number, prose.random.randint(1, _USERS), prose.text(1)) for number in numbers
+    )
+    _copy(connection, "comments (id, document_id, author_id, text)", comments)
 
 
 def _documents(prose: Prose, numbers: range) -> Iterator[Row]:

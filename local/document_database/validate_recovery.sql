@@ -54,6 +54,26 @@ begin
     end if;
 end $$;
 
+do $$
+declare offenders bigint;
+begin
+    select count(*) into offenders from comments c
+    where not exists (select from documents d where d.id = c.document_id)
+       or not exists (select from users u where u.id = c.author_id);
+    if offenders > 0 then
+        raise exception '% comments lack a document or an author', offenders;
+    end if;
+end $$;
+
+do $$
+declare offenders bigint;
+begin
+    select count(*) into offenders from heartbeat where at > clock_timestamp();
+    if offenders > 0 then
+        raise exception '% heartbeats lie in the future', offenders;
+    end if;
+end $$;
+
 -- A recovered copy that lost its rows would pass all of the above.
 do $$
 begin

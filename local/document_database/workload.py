@@ -1,4 +1,4 @@
-"""People at work: small transactions that add, revise and delete documents, with savepoints."""
+"""People at work: small transactions that add, revise, comment on and delete documents."""
 
 import threading
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from random import Random
 
 import psycopg
 
+from local.document_database.heartbeat import beating
 from local.document_database.load import organization_of
 from local.document_database.prose import Prose, make_prose
 
@@ -22,16 +23,20 @@ class Activity:
 
     added: int = 0
     revised: int = 0
+    commented: int = 0
     deleted: int = 0
 
     @property
     def transactions(self) -> int:
-        return self.added + self.revised + self.deleted
+        return self.added + self.revised + self.commented + self.deleted
 
 
 @contextmanager
 def changing(conninfo: str, *, seed: int = 2) -> Iterator[Activity]:
-    """Change the database from a thread until the block ends; its error, if any, comes up there."""
+    """Change the database from a thread, with a heartbeat beside it, until the block ends.
+
+    An error of the changes, if any, comes up there.
+    """
     stop, activity, errors = threading.Event(), Activity(), list[psycopg.Error]()
 
     def work() -> None:
@@ -43,7 +48,8 @@ def changing(conninfo: str, *, seed: int = 2) -> Iterator[Activity]:
     thread = threading.Thread(target=work, name="workload")
     thread.start()
     try:
-        yield activity
+        with beating(conninfo):
+            yield activity
     finally:
         stop.set()
         thread.join()
@@ -56,10 +62,12 @@ def _work(conninfo: str, prose: Prose, activity: Activity, stop: threading.Event
     with psycopg.connect(conninfo, autocommit=True) as connection:
         while not stop.wait(PAUSE_S):
             choice = random.random()
-            if choice < 0.4:  # noqa: PLR2004 - shares of the mix
+            if choice < 0.35:  # noqa: PLR2004 - shares of the mix
                 activity.added += _add(connection, prose, random)
-            elif choice < 0.85:  # noqa: PLR2004
+            elif choice < 0.7:  # noqa: PLR2004
                 activity.revised += _revise(connection, prose, random)
+            elif choice < 0.87:  # noqa: PLR2004
+                activity.commented += _comment(connection, prose, random)
             else:
                 activity.deleted += _delete(connection, random)
 
@@ -98,6 +106,15 @@ def _revise(connection: psycopg.Connection, prose: Prose, random: Random) -> int
                 [row[1], prose.text(3), row[0]],
             )
     return 1
+
+
+def _comment(connection: psycopg.Connection, prose: Prose, random: Random) -> int:
+    found = connection.execute(
+        "insert into comments (document_id, author_id, text) "
+        "select id, %s, %s from documents where id >= %s order by id limit 1",
+        [random.randint(1, _AUTHORS), prose.text(1), _some_id(connection, random)],
+    )
+    return found.rowcount
 
 
 def _delete(connection: psycopg.Connection, random: Random) -> int:

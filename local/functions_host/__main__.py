@@ -14,6 +14,10 @@ from pathlib import Path
 
 from local.functions_host.host import running_host
 
+# A run that asks a storage that is gone goes on asking for minutes. Azure's host waits no longer
+# than its grace period either.
+_GRACE_S = 15
+
 
 def main() -> None:
     arguments = _arguments()
@@ -26,6 +30,7 @@ def main() -> None:
     with running_host(arguments.app, settings, arguments.state, arguments.port) as address:
         (arguments.state / "url").write_text(address.url, "ascii")
         stop.wait()
+        signal.alarm(_GRACE_S)  # unless all is over by then, the process ends by SIGALRM
 
 
 def _arguments() -> argparse.Namespace:

@@ -19,6 +19,8 @@ Model = type[BaseModel]
 _NAMES: dict[Any, str] = {
     str: "string",
     int: "integer",
+    float: "number",
+    bool: "true or false",
     Path: "path",
     SecretStr: "secret string",
     AwareDatetime: "time with offset",
@@ -87,6 +89,9 @@ def _type(field: FieldInfo) -> str:
     words, least, most = _words(field.annotation), _limit(field, "ge"), _limit(field, "le")
     if get_args(Cron)[1] in field.metadata:
         return _NAMES[Cron]
+    above = _limit(field, "gt")
+    if above is not None:
+        return f"{words} above {above}" + ("" if most is None else f", at most {most}")
     if most is not None:
         return f"{words}, {least} to {most}"
     return words if least is None else f"{words}, at least {least}"

@@ -13,6 +13,7 @@ import zstandard
 
 from local import postgres_programs
 from local.document_database.load import TABLES, VALIDATION_SQL, load
+from local.document_database.mistake import content, empty_by_mistake
 from local.document_database.prose import make_prose
 from local.document_database.workload import changing
 from local.postgres_initdb import ClusterOptions
@@ -84,7 +85,36 @@ def test_the_rules_hold_while_the_database_changes(database: str) -> None:
         for _ in range(5):
             threading.Event().wait(0.2)
             validate(database)
-    assert min(activity.added, activity.revised, activity.deleted) > 0
+    assert min(activity.added, activity.revised, activity.commented, activity.deleted) > 0
+    validate(database)
+
+
+def test_a_heart_beats_every_second_and_once_at_once(database: str) -> None:
+    load(database, 1)
+    with changing(database):
+        threading.Event().wait(1.3)
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "select count(*), clock_timestamp() - max(at) < interval '1.2 s' from heartbeat"
+        ).fetchone()
+    assert row == (2, True)
+
+
+def test_a_mistake_leaves_nothing_and_tells_what_was_there_before_while_others_write(
+    database: str,
+) -> None:
+    load(database, 1)
+    with psycopg.connect(database, autocommit=True) as connection:
+        before = content(connection)
+        connection.execute("update comments set text = text || '!' where id = 1")
+        assert content(connection).rows == before.rows > 0
+        assert content(connection) != before
+        with changing(database) as activity:
+            mistake = empty_by_mistake(database)
+        assert activity.transactions > 0
+        assert mistake.lost.rows > 0
+        assert mistake.lost.sha256 not in {before.sha256, content(connection).sha256}
+        assert content(connection).rows < mistake.lost.rows
     validate(database)
 
 
@@ -96,6 +126,7 @@ def test_the_rules_hold_while_the_database_changes(database: str) -> None:
         ("update summaries set revision = 9 where document_id = 1", "do not belong together"),
         ("update documents set updated_at = now() + interval '1 day' where id = 1", "future"),
         ("update documents set author_id = author_id + 1 where id = 1", "lack an organization"),
+        ("insert into heartbeat (at) values (now() + interval '1 day')", "heartbeats lie in"),
         (f"truncate {', '.join(TABLES)}", "empty"),
     ],
 )

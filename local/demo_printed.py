@@ -1,0 +1,99 @@
+"""The demo's report as tables for people."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from local.demo_report import BackupSummary, DemoReport, DrillSummary, RecoverySummary
+
+_MB = 1_000_000
+_BAR = 30
+
+
+def print_report(console: Console, report: DemoReport) -> None:
+    for backup in report.backups:
+        console.print(_backup_table(report, backup))
+    for drill in report.drills:
+        console.print(_phase_table(drill))
+        console.print(_check_table(drill))
+        if drill.tables:
+            console.print(_rows_table(drill))
+    if report.recovery is not None:
+        console.print(_recovery_table(report.recovery))
+    style = "bold green" if report.verdict == "proven" else "bold red"
+    rto = "" if report.rto_s is None else f"  RTO {report.rto_s:.1f} s"
+    rpo = "" if report.rpo_s is None else f"  RPO {report.rpo_s:.1f} s"
+    console.print(f"[{style}]verdict: [/]", end="")
+    console.print(f"{report.verdict}{rto}{rpo}  ({report.seconds:.0f} s in all)", markup=False)
+
+
+def _backup_table(report: DemoReport, backup: BackupSummary) -> Table:
+    table = _table(f"Backup {backup.label}", "", "")
+    facts = [name for name in ("committed", "verified", "proven") if getattr(backup, name)]
+    for name, value in (
+        ("database", f"{report.documents} documents, {report.database_bytes / _MB:.0f} MB"),
+        ("changed meanwhile", f"{report.transactions_meanwhile} transactions"),
+        ("read from PostgreSQL", f"{backup.plain_bytes / _MB:.1f} MB"),
+        ("stored, encrypted", f"{backup.stored_bytes / _MB:.1f} MB in {backup.volumes} volume(s)"),
+        ("ratio", f"{backup.ratio:.2f} : 1"),
+        ("time and rate", f"{backup.seconds:.1f} s, {backup.mb_per_s:.0f} MB/s"),
+        ("it is", ", ".join(facts)),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _recovery_table(recovery: RecoverySummary) -> Table:
+    table = _table(f"Table {recovery.table}, emptied by mistake", "", "")
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in recovery.phases.items())
+    for name, value in (
+        ("emptied at", f"{recovery.emptied_at:%H:%M:%S.%f} UTC"),
+        ("recovered to", f"{recovery.target:%H:%M:%S.%f} UTC"),
+        ("rows lost, recovered", f"{recovery.rows_lost}, {recovery.rows_recovered}"),
+        ("content", "equal (SHA-256 of all rows)" if recovery.equal else "NOT EQUAL"),
+        ("time until it answered", f"{recovery.rto_s:.1f} s"),
+        ("of it in seconds", phases),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _phase_table(drill: DrillSummary) -> Table:
+    target = (drill.target or "end of the backup").partition(" (")[0]
+    table = _table(f"Drill to the {target}: where the time went", "phase", "seconds", "")
+    longest = max(drill.phases.values(), default=0) or 1
+    for name, seconds in drill.phases.items():
+        table.add_row(name, f"{seconds:7.2f}", "#" * round(seconds / longest * _BAR))
+    if drill.wal_segments:
+        waited = f"{drill.wal_waited_s:7.2f}"
+        replayed = f"{drill.replayed_bytes / _MB:.1f} MB in {drill.wal_segments} segments"
+        table.add_row("waited for WAL", waited, replayed)
+    return table
+
+
+def _check_table(drill: DrillSummary) -> Table:
+    table = _table("Checks", "check", "outcome", "detail")
+    for check in drill.checks:
+        table.add_row(check.name, check.outcome, check.detail)
+    return table
+
+
+def _rows_table(drill: DrillSummary) -> Table:
+    table = _table("Rows", "table", "at start", "at end", "restored", "verdict")
+    for item in drill.tables:
+        table.add_row(item.table, *map(str, item.rows), item.verdict)
+    return table
+
+
+def _table(title: str, *headers: str) -> Table:
+    table = Table(
+        title=title,
+        box=box.SIMPLE,
+        title_justify="left",
+        title_style="bold",
+        show_header=any(headers),
+        pad_edge=False,
+    )
+    for header in headers:
+        table.add_column(header)
+    return table

@@ -1,0 +1,90 @@
+"""The demo's verdict: both drills proven, the catalogue agrees, and every lost row is back."""
+
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from local.demo_printed import print_report
+from local.demo_report import Played, summarise
+from local.demo_rescue import BEFORE, Rescue
+from local.document_database.mistake import Mistake, TableContent
+from shared.domain.drill import DrillVerdict
+from shared.repository.documents import DrillReport
+
+AT = datetime(2026, 11, 22, 14, 4, tzinfo=UTC)
+LOST = TableContent(4000, "ab" * 32)
+
+
+def drill(verdict: DrillVerdict = DrillVerdict.PROVEN, **facts: Any) -> DrillReport:
+    return DrillReport(
+        **{
+            "id": "d",
+            "cluster": "main",
+            "label": "20261122T140000Z-F-k3x7",
+            "document_digest": "00" * 32,
+            "created_at": AT,
+            "verdict": verdict,
+            "reason": "6 checks passed",
+            "phases_ms": {"plan": 100, "fetch_apply": 2000, "replay": 400},
+            "rto_ms": 2500,
+            "restored_bytes": 1,
+            "restored_files": 1,
+            "postgres": "17.10",
+            "checks": (),
+            "tool": "pgkeep",
+            **facts,
+        }
+    )
+
+
+def played(**changes: Any) -> Played:
+    rescue = Rescue(Mistake(LOST, AT), AT - BEFORE, LOST, 3.2, {"plan": 100, "replay": 400})
+    latest = drill(target="latest", rpo_ms=900, wal_segments=3, wal_waited_ms=10)
+    story = {"catalogued": {"proven": True}, "drills": [drill(), latest], "rescue": rescue}
+    return Played(**{**story, **changes})
+
+
+def test_a_story_that_went_well_is_proven_with_the_times_of_its_last_drill() -> None:
+    report = summarise(played(), 42.0)
+    assert (report.verdict, report.rto_s, report.rpo_s) == ("proven", 2.5, 0.9)
+    assert report.recovery is not None
+    assert report.recovery.equal
+    assert report.recovery.emptied_at - report.recovery.target == timedelta(seconds=1)
+    assert report.drills[1].wal_waited_s == 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rescue": None}, "did not come to"),
+        ({"drills": [drill()]}, "did not come to"),
+        ({"catalogued": None}, "did not come to"),
+        ({"catalogued": {"proven": False}}, "not catalogued"),
+        ({"drills": [drill(), drill(DrillVerdict.FAILED, reason="torn")]}, "failed: torn"),
+        ({"drills": [], "rescue": None, "reason": "no disk"}, "no disk"),
+    ],
+)
+def test_anything_less_is_not_proven_and_says_why(changes: dict[str, Any], words: str) -> None:
+    assert words in summarise(played(**changes), 42.0).verdict
+
+
+@pytest.mark.parametrize("found", [TableContent(3999, LOST.sha256), TableContent(4000, "cd" * 32)])
+def test_one_row_less_or_another_row_is_not_recovered(found: TableContent) -> None:
+    rescue = Rescue(Mistake(LOST, AT), AT - BEFORE, found, 3.2, {})
+    assert summarise(played(rescue=rescue), 42.0).verdict.startswith("not recovered")
+
+
+def test_people_read_rows_phases_and_both_objectives() -> None:
+    screen = StringIO()
+    print_report(Console(file=screen, width=120), summarise(played(), 42.0))
+    for words in (
+        "4000, 4000",
+        "equal (SHA-256",
+        "Drill to the latest",
+        "replay",
+        "proven  RTO 2.5 s  RPO 0.9 s",
+    ):
+        assert words in screen.getvalue()
