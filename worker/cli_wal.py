@@ -6,6 +6,9 @@ from worker import wiring
 from worker.cli_session import Cluster, Config, open_services
 from worker.commands import wal_agent, wal_receive
 
+# Azure Container Apps kills 30 s after SIGTERM. What is not acknowledged by then PostgreSQL has.
+_GRACE_S = 28
+
 app = typer.Typer(no_args_is_help=True, help="Keep WAL in the repository, and give it back.")
 
 
@@ -14,7 +17,7 @@ def receive_command(cluster: Cluster, config: Config = None) -> None:
     """Receive WAL over a replication slot until told to stop; seconds of RPO."""
     with open_services(config, quiet=True) as services:
         settings = services.settings.cluster_named(cluster)
-        wal_receive.receive(services, settings, stop=wiring.stop_signal())
+        wal_receive.receive(services, settings, stop=wiring.stop_signal(_GRACE_S))
 
 
 @app.command("agent")
@@ -22,4 +25,4 @@ def agent_command(cluster: Cluster, config: Config = None) -> None:
     """Serve `pgkeep-wal push` and `fetch` on this host until told to stop."""
     with open_services(config, quiet=True) as services:
         settings = services.settings.cluster_named(cluster)
-        wal_agent.run_agent(services, settings, stop=wiring.stop_signal())
+        wal_agent.run_agent(services, settings, stop=wiring.stop_signal(_GRACE_S))

@@ -47,11 +47,20 @@ def services(settings: s.Settings, progress: Progress) -> Services:
     )
 
 
-def stop_signal() -> threading.Event:
-    """Set by SIGTERM and SIGINT: the container is asked to go."""
+def stop_signal(grace_s: int = 0) -> threading.Event:
+    """Set by SIGTERM and SIGINT: the container is asked to go.
+
+    With `grace_s`, SIGALRM ends the process so many seconds later, whatever it still waits for: a
+    host that is asked to go has 30 s, and storage that is away takes longer to give up.
+    """
     stop = threading.Event()
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.alarm(grace_s)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, ask)
     return stop
 
 

@@ -98,9 +98,7 @@ def archived_through(reach: Reach, logs: Logs) -> str:
         said = f"timeline {reach.timeline} is archived through {reach.end}, {told}"
     else:
         said = f"no WAL is archived behind its end at {reach.end}"
-    if reach.gap:
-        said += f"; a gap follows, from {reach.gap.start} to {reach.gap.end}"
-    return said
+    return said + _gap(reach)
 
 
 def _at_time(target: ToTime, reach: Reach, logs: Logs) -> Stop | str:

@@ -1,7 +1,6 @@
 """To which instant a drill goes, planned from the repository."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import assert_never
 
 from shared.domain.drill_target import (
@@ -26,13 +25,6 @@ class Instant:
     stored: StoredBackup
     planned: PlannedRecovery | None = None
     note: str = ""
-
-    def disaster(self, asked_at: datetime) -> datetime | None:
-        """The instant at which the source is supposed lost; None for a backup alone."""
-        if self.planned is None:
-            return None
-        target = self.planned.plan.target
-        return target.time if isinstance(target, ToTime) else asked_at
 
 
 def plan_instant(

@@ -10,6 +10,7 @@ from shared.domain.drill import (
     TableVerdict,
     drill_verdict,
 )
+from shared.domain.recovery_target import ToTime
 from shared.errors import PgkeepError
 from shared.repository.documents import DrillReport
 from shared.version import VERSION
@@ -83,7 +84,7 @@ def compose_report(
         replayed_bytes=replayed.bytes if replayed else 0,
         wal_segments=fetched.segments if fetched else 0,
         wal_waited_ms=round(fetched.waited_s * 1000) if fetched else 0,
-        rpo_ms=_lost_ms(findings.newest, findings.instant.disaster(findings.asked_at)),
+        rpo_ms=_lost_ms(findings.newest, _disaster(findings)),
     )
 
 
@@ -93,6 +94,22 @@ def _asked(findings: Findings) -> str | None:
     if findings.target is None or planned is None:
         return findings.target
     return f"{findings.target} ({planned.plan.target})"
+
+
+def _disaster(findings: Findings) -> datetime | None:
+    """The instant at which the source is supposed lost; None for a backup alone.
+
+    Of a drill to the latest instant: when the replay met the end of the archive, which grows while
+    the drill restores.
+    """
+    planned = findings.instant.planned
+    if planned is None:
+        return None
+    target, replayed = planned.plan.target, findings.replayed
+    if isinstance(target, ToTime):
+        return target.time
+    fetched = replayed.fetched if replayed else None
+    return (fetched.end_seen_at if fetched else None) or findings.asked_at
 
 
 def _lost_ms(newest: datetime | None, disaster: datetime | None) -> int | None:

@@ -188,7 +188,10 @@ def recovery_of(
 ) -> Recovery:
     """What PostgreSQL is told. Raises TargetActionImpossible."""
     if planned is not None:
-        return Recovery(planned.plan.target, planned.plan.timeline, request.action, command)
+        # Without a file to fetch, what the archive has of the backup's last segment may be less
+        # than the backup brought, and would be read in its place.
+        needed = command if planned.plan.segments else None
+        return Recovery(planned.plan.target, planned.plan.timeline, request.action, needed)
     end = end_of_backup(document)
     if isinstance(end, ToLatest) and request.action is not TargetAction.PROMOTE:
         raise TargetActionImpossible(

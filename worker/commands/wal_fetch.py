@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,7 +19,7 @@ from shared.domain.cluster import ClusterName
 from shared.domain.wal_segment import WalFileKind, WalFileName, segment_name, segment_start
 from shared.errors import ClusterUnknown, Corrupt, PgkeepError
 from shared.repository.backups import read_cluster
-from worker.commands.services import Services
+from worker.commands.services import Clocks, Services
 from worker.commands.wal_holes import is_before_more
 from worker.commands.wal_prefetch import Prefetcher
 from worker.commands.wal_reader import ReadSegment, WalAbsent, WalReader
@@ -50,7 +51,8 @@ class WalPromisedMissing(Corrupt):
 class FetchStatistics:
     """`segments` and `bytes` that PostgreSQL was given, and the seconds that it waited for us.
 
-    `hits` came out of the spool, `misses` were read while it waited.
+    `hits` came out of the spool, `misses` were read while it waited. `end_seen_at`: when the end of
+    the archive was first met, so what was stored later is not part of what was given.
     """
 
     segments: int = 0
@@ -58,6 +60,7 @@ class FetchStatistics:
     waited_s: float = 0.0
     hits: int = 0
     misses: int = 0
+    end_seen_at: datetime | None = None
 
 
 class Fetcher:
@@ -69,7 +72,7 @@ class Fetcher:
         is_before_more: Callable[[WalFileName], bool],
         spool: Spool,
         prefetcher: Prefetcher,
-        monotonic: Callable[[], float],
+        clocks: Clocks,
         promised: Sequence[str] = (),
         hole_patience_s: float = HOLE_PATIENCE_S,
     ) -> None:
@@ -78,18 +81,19 @@ class Fetcher:
         self._is_before_more = is_before_more
         self._spool = spool
         self._prefetcher = prefetcher
-        self._monotonic = monotonic
+        self._clocks = clocks
         self._promised = tuple(promised)
         self._places = {name: place for place, name in enumerate(promised)}
         self._hole_patience_s = hole_patience_s
         self._statistics = FetchStatistics()
+        self._ends: dict[WalFileName, datetime] = {}
         self._failure: PgkeepError | None = None
         self._lock = threading.Lock()
         prefetcher.aim(self._promised)
 
     def statistics(self) -> FetchStatistics:
         with self._lock:
-            return self._statistics
+            return replace(self._statistics, end_seen_at=max(self._ends.values(), default=None))
 
     def failure(self) -> PgkeepError | None:
         """What the newest call that failed raised."""
@@ -105,6 +109,8 @@ class Fetcher:
             name = WalFileName.parse(text)
             if name.kind is not WalFileKind.SEGMENT:
                 return self._small(name)
+            if self._came_with_the_backup(name):
+                return None
             ready = self._prefetcher.take(text)
             descriptor = self._read_now(name) if ready is None else ready
             if descriptor is not None:
@@ -123,10 +129,10 @@ class Fetcher:
         return self._spool.pass_through(str(name), content)
 
     def _read_now(self, name: WalFileName) -> int | None:
-        deadline = self._monotonic() + self._hole_patience_s
+        deadline = self._clocks.monotonic() + self._hole_patience_s
         segment = self._read(name)
         while self._is_hole(name, segment):
-            if self._monotonic() > deadline:
+            if self._clocks.monotonic() > deadline:
                 state = "incomplete" if segment else "missing"
                 raise WalHole(f"{name} is {state}, and later WAL of its timeline is there")
             threading.Event().wait(_HOLE_LOOK_S)
@@ -135,18 +141,34 @@ class Fetcher:
             return None
         return self._spool.pass_through(str(name), segment.content)
 
+    def _came_with_the_backup(self, name: WalFileName) -> bool:
+        """A plan does without files before the first that it promises: the backup brought them,
+        and what the archive has of one may be less.
+        """
+        if not self._promised or str(name) in self._places:
+            return False
+        first = WalFileName.parse(self._promised[0])
+        return (name.log, name.segment) < (first.log, first.segment)
+
     def _is_hole(self, name: WalFileName, segment: ReadSegment | None) -> bool:
         if segment is None:
             self._require_unpromised(name)
         elif segment.complete or self._promised[-1:] == (str(name),):
             return False
+        if self._promised and str(name) not in self._places:
+            return False  # behind what the plan needs; the replay looks ahead
         return self._is_before_more(name)
 
     def _read(self, name: WalFileName) -> ReadSegment | None:
+        asked_at = self._clocks.now()
         try:
-            return self._reader.read_segment(name)
+            segment = self._reader.read_segment(name)
         except WalAbsent:
-            return None
+            segment = None
+        if segment is None or not segment.complete:
+            # PostgreSQL asks for the last segment once more, and replays nothing of it then.
+            self._ends.setdefault(name, asked_at)
+        return segment
 
     def _require_unpromised(self, name: WalFileName) -> None:
         if str(name) in self._places:
@@ -173,7 +195,7 @@ class Fetcher:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        began = self._monotonic()
+        began = self._clocks.monotonic()
         try:
             yield
         except PgkeepError as error:
@@ -181,7 +203,7 @@ class Fetcher:
             raise
         finally:
             with self._lock:
-                waited = self._statistics.waited_s + self._monotonic() - began
+                waited = self._statistics.waited_s + self._clocks.monotonic() - began
                 self._statistics = replace(self._statistics, waited_s=waited)
 
 
@@ -201,7 +223,7 @@ def fetching(
         )
         with closing(prefetcher):
             yield Fetcher(
-                *(reader, look_behind, folder, prefetcher, services.clocks.monotonic),
+                *(reader, look_behind, folder, prefetcher, services.clocks),
                 promised=promised,
                 hole_patience_s=HOLE_PATIENCE_S,
             )

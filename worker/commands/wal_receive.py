@@ -12,7 +12,7 @@ and all WAL before it are durable in the repository. Several commits share one b
 receiver, repository or the way to them is away, no commit returns. remote_apply is never fulfilled.
 
 Memory: ([wal] parallel + 1) stretches of WAL, each a segment or 64 MiB of a larger one, and what it
-takes to seal them. Measured with parallel = 4, beside the 80 MB of the process: 180 MB with
+takes to seal them. Measured with parallel = 4, beside the 80 MB of the process: 200 MB with
 segments of 16 MiB, 550 MB with 64 MiB and more.
 """
 
