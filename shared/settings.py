@@ -143,7 +143,7 @@ class Wal(Section):
         Path("/var/tmp/pgkeep-wal"),  # noqa: S108 - the operator's choice; the agent makes its own 0700 folder
         description="directory for prefetched WAL; never inside a data directory",
     )
-    parallel: int = Field(4, ge=1, le=16, description="segments in flight to or from storage")
+    parallel: int = Field(3, ge=1, le=16, description="segments in flight to or from storage")
     prefetch_bytes: int = Field(
         256 << 20, ge=1 << 20, le=16 << 30, description="WAL that may lie in the spool"
     )
