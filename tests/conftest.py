@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.harness.postgres_clusters",
     "tests.harness.tcp_proxy",
     "tests.harness.worker_services",
+    "tests.harness.wal_lab",  # after what it imports: pytest rewrites plug-ins as it loads them
 ]

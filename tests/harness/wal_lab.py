@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from local.azurite import EmulatedAccount
 from local.postgres_server import PostgresServer
 from shared.domain.cluster import ClusterName
@@ -78,6 +80,23 @@ def lab_at(
 ) -> WalLab:
     services = make_site(place / "site", keys, source, storage=account).services()
     return WalLab(services, register(services, ClusterName(CLUSTER), str(SYSTEM)))
+
+
+@pytest.fixture(params=["directory", "azurite"])
+def wal_lab(
+    request: pytest.FixtureRequest, place: Path, key_set: KeySet, source_cluster: PostgresServer
+) -> WalLab:
+    """One for each kind of store."""
+    account: EmulatedAccount | None = None
+    if request.param == "azurite":
+        account = request.getfixturevalue("azurite_account")
+    return lab_at(place, key_set, source_cluster, account)
+
+
+@pytest.fixture
+def local_wal_lab(place: Path, key_set: KeySet, source_cluster: PostgresServer) -> WalLab:
+    """For what has nothing to do with the kind of store."""
+    return lab_at(place, key_set, source_cluster, None)
 
 
 def segment(number: int = 1, filler: int = 100, timeline: int = 1) -> tuple[WalFileName, bytes]:

@@ -323,6 +323,7 @@ def test_a_stream_closed_early_ends_the_walsender(cluster: PostgresServer) -> No
             pass
         events.close()
         wait_until_gone(cluster, pid)
+    assert next(events, None) is None
 
 
 @pytest.mark.parametrize("pages", [1, 7])

@@ -145,6 +145,7 @@ def test_a_killed_server_leaves_no_process_and_recovers(make_cluster: MakeCluste
 def test_settings_change_by_reload(make_cluster: MakeCluster) -> None:
     server = make_cluster()
     server.configure({"work_mem": "5MB"})
+    assert server.query("SHOW work_mem") != [("5MB",)]
     server.reload()
     wait_until(lambda: server.query("SHOW work_mem") == [("5MB",)], 10, "the new work_mem")
 

@@ -5,11 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
-from local.azurite import EmulatedAccount
 from local.postgres_server import PostgresServer
 from shared.domain.lsn import Lsn
 from shared.domain.wal_segment import WalFileName, WalPiece, segment_name
@@ -22,7 +20,7 @@ from shared.jobs.wal_events import WalConflictSeen
 from shared.repository import layout
 from shared.repository.blob_store import BlobName
 from tests.harness.fixed_clock import FixedClock
-from tests.harness.wal_lab import HISTORY, LABEL, NOON, WalLab, lab_at, segment
+from tests.harness.wal_lab import HISTORY, LABEL, NOON, WalLab, segment
 from tests.harness.wal_pages import MIB, WalWriter
 from tests.harness.worker_services import WatchedStore
 from worker.commands.services import Clocks
@@ -30,79 +28,62 @@ from worker.commands.wal_archive import PIECE_MAX, Stored, WalConflict
 from worker.commands.wal_reader import (
     ReadSegment,
 )
-from worker.keys.generate import KeySet
 from worker.keys.key_ring import CompositeKeyRing, NoUsableKey
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=["directory", "azurite"])
-def lab(
-    request: pytest.FixtureRequest, place: Path, key_set: KeySet, source_cluster: PostgresServer
-) -> WalLab:
-    account: EmulatedAccount | None = None
-    if request.param == "azurite":
-        account = request.getfixturevalue("azurite_account")
-    return lab_at(place, key_set, source_cluster, account)
-
-
-@pytest.fixture
-def local_lab(place: Path, key_set: KeySet, source_cluster: PostgresServer) -> WalLab:
-    """For what has nothing to do with the kind of store."""
-    return lab_at(place, key_set, source_cluster, None)
-
-
 def test_a_real_segment_comes_back_as_it_was_and_a_listing_tells_what_it_holds(
-    lab: WalLab, source_cluster: PostgresServer
+    wal_lab: WalLab, source_cluster: PostgresServer
 ) -> None:
     with closing(source_cluster.connect()) as sql:
         sql.execute("DROP TABLE IF EXISTS wal_archive_test")
         sql.execute("CREATE TABLE wal_archive_test AS SELECT generate_series(1, 9999)")
         (file,) = sql.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone() or ("",)
     name, content = WalFileName.parse(file), (source_cluster.data / "pg_wal" / file).read_bytes()
-    assert lab.put(name, content) is Stored.NEW
-    assert lab.reader().read(name) == content
-    told = lab.metadata(name)
+    assert wal_lab.put(name, content) is Stored.NEW
+    assert wal_lab.reader().read(name) == content
+    told = wal_lab.metadata(name)
     assert told.size == len(content)
     assert told.first_commit is not None
     assert told.last_commit is not None
     assert told.first_commit <= told.last_commit
-    assert lab.reader().read_segment(name) == ReadSegment(content, complete=True)
+    assert wal_lab.reader().read_segment(name) == ReadSegment(content, complete=True)
 
 
-def test_times_and_restore_points_stand_beside_the_sealed_bytes(lab: WalLab) -> None:
+def test_times_and_restore_points_stand_beside_the_sealed_bytes(wal_lab: WalLab) -> None:
     name, content = segment(3)
-    lab.put(name, content)
-    told = lab.metadata(name)
+    wal_lab.put(name, content)
+    told = wal_lab.metadata(name)
     assert (told.first_commit, told.last_commit) == (NOON, NOON + timedelta(minutes=3))
     (point,) = told.points
     assert (point.name, point.time) == ("release 7, täglich", NOON)
-    assert lab.services.store.read(lab.blob(name), limit=MIB).find(content[100:200]) == -1
+    assert wal_lab.services.store.read(wal_lab.blob(name), limit=MIB).find(content[100:200]) == -1
 
 
-def test_w01_w10_the_same_again_is_success_without_a_second_blob(lab: WalLab) -> None:
+def test_w01_w10_the_same_again_is_success_without_a_second_blob(wal_lab: WalLab) -> None:
     name, content = segment()
-    with lab.archive() as archive:
+    with wal_lab.archive() as archive:
         assert archive.put(name, content) is Stored.NEW
-        before = lab.stored()
+        before = wal_lab.stored()
         assert archive.put(name, bytearray(content)) is Stored.KNOWN
-    assert lab.put(name, content) is Stored.KNOWN
-    assert lab.stored() == before
-    assert lab.heard == []
+    assert wal_lab.put(name, content) is Stored.KNOWN
+    assert wal_lab.stored() == before
+    assert wal_lab.heard == []
 
 
 def test_w02_another_content_under_a_name_is_refused_reported_and_changes_nothing(
-    lab: WalLab,
+    wal_lab: WalLab,
 ) -> None:
     name, content = segment()
     _, other = segment(filler=200)
-    lab.put(name, content)
-    before = lab.stored()
-    known = lab.metadata(name)
+    wal_lab.put(name, content)
+    before = wal_lab.stored()
+    known = wal_lab.metadata(name)
     with pytest.raises(WalConflict, match=known.sha256) as refused:
-        lab.put(name, other)
-    assert lab.stored() == before
-    (event,) = lab.heard
+        wal_lab.put(name, other)
+    assert wal_lab.stored() == before
+    (event,) = wal_lab.heard
     assert isinstance(event, WalConflictSeen)
     assert (event.name, event.writer) == (str(name), "agent")
     assert event.stored_sha256 == known.sha256
@@ -111,33 +92,33 @@ def test_w02_another_content_under_a_name_is_refused_reported_and_changes_nothin
 
 @pytest.mark.parametrize("item", [HISTORY, LABEL], ids=["w08 history", "w07 backup label"])
 def test_w07_w08_small_files_are_stored_once_and_never_changed(
-    lab: WalLab, item: WalFileName
+    wal_lab: WalLab, item: WalFileName
 ) -> None:
-    assert lab.put(item, b"1\t0/3000000\tno recovery target specified\n") is Stored.NEW
-    assert lab.put(item, b"1\t0/3000000\tno recovery target specified\n") is Stored.KNOWN
+    assert wal_lab.put(item, b"1\t0/3000000\tno recovery target specified\n") is Stored.NEW
+    assert wal_lab.put(item, b"1\t0/3000000\tno recovery target specified\n") is Stored.KNOWN
     with pytest.raises(WalConflict):
-        lab.put(item, b"1\t0/4000000\tno recovery target specified\n")
-    assert lab.reader().read(item).startswith(b"1\t0/3000000")
+        wal_lab.put(item, b"1\t0/4000000\tno recovery target specified\n")
+    assert wal_lab.reader().read(item).startswith(b"1\t0/3000000")
 
 
-def test_w02_what_lost_its_metadata_is_not_taken_for_the_same(lab: WalLab) -> None:
+def test_w02_what_lost_its_metadata_is_not_taken_for_the_same(wal_lab: WalLab) -> None:
     name, content = segment()
-    lab.put(name, content)
-    lab.replaced(name, bytes)
+    wal_lab.put(name, content)
+    wal_lab.replaced(name, bytes)
     with pytest.raises(WalConflict, match="unknown"):
-        lab.put(name, content)
-    (event,) = lab.heard
+        wal_lab.put(name, content)
+    (event,) = wal_lab.heard
     assert isinstance(event, WalConflictSeen)
     assert event.stored_sha256 is None
 
 
-def test_w02_of_many_writers_of_one_name_one_wins_and_none_is_wrong(lab: WalLab) -> None:
+def test_w02_of_many_writers_of_one_name_one_wins_and_none_is_wrong(wal_lab: WalLab) -> None:
     name, content = segment()
     _, other = segment(filler=200)
 
     def attempt(offered: bytes) -> Stored | None:
         try:
-            return lab.put(name, offered)
+            return wal_lab.put(name, offered)
         except WalConflict:
             return None
 
@@ -149,50 +130,50 @@ def test_w02_of_many_writers_of_one_name_one_wins_and_none_is_wrong(lab: WalLab)
     expected = [Stored.KNOWN if offered == winner else None for offered in offers]
     expected[outcomes.index(Stored.NEW)] = Stored.NEW
     assert outcomes == expected
-    assert lab.reader().read(name) == winner
+    assert wal_lab.reader().read(name) == winner
 
 
-def test_w20_a_nearly_empty_segment_is_small(local_lab: WalLab) -> None:
+def test_w20_a_nearly_empty_segment_is_small(local_wal_lab: WalLab) -> None:
     writer = WalWriter(Lsn(16 * MIB))
     writer.end_transaction(NOON)
     name = WalFileName.parse(segment_name(1, writer.start, 16 * MIB))
-    local_lab.put(name, writer.segment())
-    assert local_lab.stored()[local_lab.blob(name).path].size < 20 * 1024
+    local_wal_lab.put(name, writer.segment())
+    assert local_wal_lab.stored()[local_wal_lab.blob(name).path].size < 20 * 1024
 
 
-def test_w21_without_a_durable_key_record_no_wal_is_stored(lab: WalLab) -> None:
+def test_w21_without_a_durable_key_record_no_wal_is_stored(wal_lab: WalLab) -> None:
     name, content = segment()
 
     def refuse(blob: BlobName) -> None:
         if blob.container == layout.EVIDENCE:
             raise StorageDenied("no right to write here")
 
-    store = WatchedStore(lab.services.store, before=refuse)
-    with lab.archive(store=store) as archive:
+    store = WatchedStore(wal_lab.services.store, before=refuse)
+    with wal_lab.archive(store=store) as archive:
         for _ in range(2):
             with pytest.raises(StorageDenied):
                 archive.put(name, content)
-        assert lab.stored() == {}
+        assert wal_lab.stored() == {}
         store.before = lambda _name: None
         assert archive.put(name, content) is Stored.NEW
     assert [blob.container for blob in store.committed] == [layout.EVIDENCE, layout.WAL]
 
 
 def test_w22_a_key_renewed_while_an_upload_runs_leaves_both_readable(
-    local_lab: WalLab, fixed_clock: FixedClock
+    local_wal_lab: WalLab, fixed_clock: FixedClock
 ) -> None:
     (first, content), (second, later) = segment(1), segment(2)
     began, may_end = threading.Event(), threading.Event()
 
     def hold(blob: BlobName) -> None:
-        if blob == local_lab.blob(first):
+        if blob == local_wal_lab.blob(first):
             began.set()
             assert may_end.wait(30)
 
-    store = WatchedStore(local_lab.services.store, before=hold)
+    store = WatchedStore(local_wal_lab.services.store, before=hold)
     clocks = Clocks(now=fixed_clock, monotonic=fixed_clock.monotonic)
     with (
-        local_lab.archive(store=store, clocks=clocks) as archive,
+        local_wal_lab.archive(store=store, clocks=clocks) as archive,
         ThreadPoolExecutor(1) as thread,
     ):
         upload = thread.submit(archive.put, first, content)
@@ -202,44 +183,44 @@ def test_w22_a_key_renewed_while_an_upload_runs_leaves_both_readable(
         may_end.set()
         assert upload.result() is Stored.NEW
         archive.put(HISTORY, b"1\t0/3000000\n")
-    kids = [local_lab.metadata(item).kid for item in (first, second, HISTORY)]
+    kids = [local_wal_lab.metadata(item).kid for item in (first, second, HISTORY)]
     assert kids[0] != kids[1] == kids[2]
-    reader = local_lab.reader()
+    reader = local_wal_lab.reader()
     assert [reader.read(first), reader.read(second)] == [content, later]
 
 
 def test_a_session_of_less_than_a_day_has_one_key(
-    local_lab: WalLab, fixed_clock: FixedClock
+    local_wal_lab: WalLab, fixed_clock: FixedClock
 ) -> None:
     clocks = Clocks(now=fixed_clock, monotonic=fixed_clock.monotonic)
-    with local_lab.archive(clocks=clocks) as archive:
+    with local_wal_lab.archive(clocks=clocks) as archive:
         for number in range(1, 4):
             archive.put(*segment(number))
             fixed_clock.advance(timedelta(hours=11))
-    assert len(local_lab.stored(layout.EVIDENCE)) == 2  # its record, and the cluster's document
+    assert len(local_wal_lab.stored(layout.EVIDENCE)) == 2  # its record, and the cluster's document
 
 
-def test_w15_a_large_segment_is_stored_in_pieces_only(local_lab: WalLab) -> None:
+def test_w15_a_large_segment_is_stored_in_pieces_only(local_wal_lab: WalLab) -> None:
     name, _ = segment()
     with pytest.raises(PgkeepError, match="in pieces"):
-        local_lab.put(name, bytes(PIECE_MAX + 1))
+        local_wal_lab.put(name, bytes(PIECE_MAX + 1))
     with pytest.raises(PgkeepError, match="is given 5 bytes"):
-        local_lab.put(WalPiece.of(name, 0, 6), b"piece")
+        local_wal_lab.put(WalPiece.of(name, 0, 6), b"piece")
     with pytest.raises(WalSegmentSizeInvalid):
-        local_lab.put(name, b"no segment")
-    assert local_lab.stored() == {}
+        local_wal_lab.put(name, b"no segment")
+    assert local_wal_lab.stored() == {}
 
 
-def test_a_writer_cannot_open_what_it_wrote_and_needs_not(local_lab: WalLab) -> None:
+def test_a_writer_cannot_open_what_it_wrote_and_needs_not(local_wal_lab: WalLab) -> None:
     """It has no private key; whether a segment is the same, metadata tells."""
     services = replace(
-        local_lab.services,
-        key_ring=CompositeKeyRing(local_lab.services.key_ring._recipients),  # type: ignore[attr-defined]
+        local_wal_lab.services,
+        key_ring=CompositeKeyRing(local_wal_lab.services.key_ring._recipients),  # type: ignore[attr-defined]
     )
-    writer = WalLab(services, local_lab.cluster)
+    writer = WalLab(services, local_wal_lab.cluster)
     name, content = segment()
     assert writer.put(name, content) is Stored.NEW
     assert writer.put(name, content) is Stored.KNOWN
     with pytest.raises(NoUsableKey):
         writer.reader().read(name)
-    assert local_lab.reader().read(name) == content
+    assert local_wal_lab.reader().read(name) == content

@@ -74,7 +74,6 @@ class Fetcher:
         prefetcher: Prefetcher,
         clocks: Clocks,
         promised: Sequence[str] = (),
-        hole_patience_s: float = HOLE_PATIENCE_S,
     ) -> None:
         """`promised`: files that exist, says the plan, in the order in which they are needed."""
         self._reader = reader
@@ -84,7 +83,6 @@ class Fetcher:
         self._clocks = clocks
         self._promised = tuple(promised)
         self._places = {name: place for place, name in enumerate(promised)}
-        self._hole_patience_s = hole_patience_s
         self._statistics = FetchStatistics()
         self._ends: dict[WalFileName, datetime] = {}
         self._failure: PgkeepError | None = None
@@ -129,7 +127,7 @@ class Fetcher:
         return self._spool.pass_through(str(name), content)
 
     def _read_now(self, name: WalFileName) -> int | None:
-        deadline = self._clocks.monotonic() + self._hole_patience_s
+        deadline = self._clocks.monotonic() + HOLE_PATIENCE_S
         segment = self._read(name)
         while self._is_hole(name, segment):
             if self._clocks.monotonic() > deadline:
@@ -225,5 +223,4 @@ def fetching(
             yield Fetcher(
                 *(reader, look_behind, folder, prefetcher, services.clocks),
                 promised=promised,
-                hole_patience_s=HOLE_PATIENCE_S,
             )

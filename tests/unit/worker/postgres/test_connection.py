@@ -20,6 +20,7 @@ from shared.errors import (
     ReplicationDenied,
 )
 from worker.postgres.connection import (
+    SUPPORTED_MAJORS,
     _connection_error,
     connect,
     connect_sql,
@@ -172,6 +173,7 @@ def test_a_sqlstate_has_its_own_error(sqlstate: str, error: type[PgkeepError]) -
 @pytest.mark.parametrize("version", [150018, 170010, 180006])
 def test_versions_that_were_tried_are_accepted(version: int) -> None:
     require_supported_version(version)
+    assert version // 10_000 in SUPPORTED_MAJORS
 
 
 @pytest.mark.parametrize("version", [0, 90624, 140020, 190000])
