@@ -168,6 +168,25 @@ class Schedule(Section):
     full: Cron | Literal[False] = Field(
         "0 3 * * 0", description="full backups; false switches them off"
     )
+    incremental: Cron | Literal[False] = Field(
+        "0 2 * * *",
+        description="incremental backups; where none can be taken (PostgreSQL 15 and 16, no WAL "
+        "summaries) a full one is, and called so; false switches them off",
+    )
+
+
+class Incremental(Section):
+    """`[cluster.incremental]`: on what an incremental backup may build."""
+
+    when_impossible: Literal["full", "fail"] = Field(
+        "full", description="take a full backup and say why, or fail"
+    )
+    chain_limit: int = Field(
+        7, ge=1, le=100, description="incrementals on one full backup; the next one is full"
+    )
+    parent: Literal["verified", "newest"] = Field(
+        "verified", description="prefer a parent that was verified, or take the newest in any case"
+    )
 
 
 class ClusterWal(Section):
@@ -198,7 +217,14 @@ class ClusterSettings(Section):
     dsn: SecretStr = Field(description="conninfo with a role that has REPLICATION")
     password_file: Path | None = Field(None, description="libpq password file, mode 0600")
     database: str = Field("postgres", description="database for facts and checks")
+    standby: SecretStr | None = Field(
+        None, description="conninfo of a standby to take backups from, to spare the primary"
+    )
+    standby_required: bool = Field(
+        False, description="fail rather than read from `dsn` when the standby cannot be used"
+    )
     schedule: Schedule = Field(default_factory=Schedule)
+    incremental: Incremental = Field(default_factory=Incremental)
     tables: tuple[str, ...] = Field(
         (), description="[database.]schema.table whose rows are counted at backup and at drill"
     )

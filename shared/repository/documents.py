@@ -105,6 +105,13 @@ class BackupLink(Document):
     digest: Sha256
 
 
+class FullInstead(Document):
+    """Why a full backup was taken where an incremental was asked for; `code` is stable."""
+
+    code: str
+    reason: str
+
+
 class BackupDocument(Document):
     """`backup.json`: a backup exists if and only if this does; written last, create-only."""
 
@@ -115,6 +122,11 @@ class BackupDocument(Document):
     label: Label
     kind: BackupKind
     parent: BackupLink | None = None
+    # How many incrementals lie between this backup and its full, itself included.
+    depth: int = Field(default=0, ge=0)
+    instead_of_incremental: FullInstead | None = None
+    # The newest link of the chain that a synthetic full was composed of, without the server.
+    composed_of: BackupLink | None = None
     previous: BackupLink | None = None
     counter: int = Field(ge=1)
     created_at: AwareDatetime
@@ -145,6 +157,12 @@ class BackupDocument(Document):
             raise ValueError("the label is of another kind")
         if (self.kind is BackupKind.INCREMENTAL) != (self.parent is not None):
             raise ValueError("an incremental names its parent, and nothing else does")
+        if (self.kind is BackupKind.INCREMENTAL) != (self.depth > 0):
+            raise ValueError("an incremental has a depth, and nothing else has")
+        if self.kind is BackupKind.INCREMENTAL and (
+            self.composed_of is not None or self.instead_of_incremental is not None
+        ):
+            raise ValueError("only a full backup is synthetic or taken instead of another")
         names = [part.name for part in self.parts]
         if len(names) != len(set(names)):
             raise ValueError("two parts have one name")

@@ -11,7 +11,7 @@ import pytest
 
 from local.azurite import EmulatedAccount
 from local.postgres_server import PostgresServer
-from shared.domain.restore_plan import NotRestorable
+from shared.domain.not_restorable import NotRestorable
 from shared.errors import BlobNotFound, SegmentCorrupt, StorageUnavailable
 from shared.repository.blob_store import BlobName
 from tests.harness.http_fault_proxy import (

@@ -91,9 +91,13 @@ class SignedRepository:
         previous: Committed | None = None,
         omit: str | None = None,
         signer: Ed25519Signer | None = None,
+        **changes: Any,
     ) -> Committed:
-        """A full backup with one volume; the blob called `omit` is left out."""
-        document = backup_document(cluster, at=at, previous=previous)
+        """A backup with one volume; the blob called `omit` is left out.
+
+        With `parent` among the changes, which name fields of the document, it is an incremental.
+        """
+        document = backup_document(cluster, at=at, previous=previous, **changes)
         ref = BackupRef(ClusterName(cluster), BackupLabel.parse(document.label))
         parts: tuple[Volume | SealedObject, ...] = (*document.volumes, *document.objects)
         for part in parts:
@@ -132,30 +136,36 @@ class SignedRepository:
 
 
 def backup_document(
-    cluster: str, *, at: datetime = NOON, previous: Committed | None = None
+    cluster: str,
+    *,
+    at: datetime = NOON,
+    previous: Committed | None = None,
+    **changes: Any,
 ) -> BackupDocument:
-    label = BackupLabel.new(BackupKind.FULL, at, lambda letters: letters[0])
+    kind = BackupKind.INCREMENTAL if changes.get("parent") else BackupKind.FULL
+    label = BackupLabel.new(kind, at, lambda letters: letters[0])
     size: dict[str, Any] = {"sha256": _SHA, "plain_size": 40, "plain_sha256": _SHA}
-    return BackupDocument(
-        cluster=cluster,
-        cluster_uuid=CLUSTER_UUID,
-        system_identifier=SYSTEM,
-        label=label.text,
-        kind=BackupKind.FULL,
-        previous=previous.link if previous else None,
-        counter=2 if previous else 1,
-        created_at=at + timedelta(minutes=2),
-        started_at=at,
-        finished_at=at + timedelta(minutes=1),
-        source=BackupSource.PRIMARY,
-        postgres=_POSTGRES,
-        timeline=1,
-        start_lsn=Lsn.parse("0/2000028"),
-        stop_lsn=Lsn.parse("0/3000000"),
-        wal=(WalRange(timeline=1, start=Lsn.parse("0/2000028"), end=Lsn.parse("0/3000000")),),
-        wal_included=True,
-        kid=KID,
-        volumes=(
+    fields: dict[str, Any] = {
+        "cluster": cluster,
+        "cluster_uuid": CLUSTER_UUID,
+        "system_identifier": SYSTEM,
+        "label": label.text,
+        "kind": kind,
+        "depth": 1 if kind is BackupKind.INCREMENTAL else 0,
+        "previous": previous.link if previous else None,
+        "counter": 2 if previous else 1,
+        "created_at": at + timedelta(minutes=2),
+        "started_at": at,
+        "finished_at": at + timedelta(minutes=1),
+        "source": BackupSource.PRIMARY,
+        "postgres": _POSTGRES,
+        "timeline": 1,
+        "start_lsn": Lsn.parse("0/2000028"),
+        "stop_lsn": Lsn.parse("0/3000000"),
+        "wal": (WalRange(timeline=1, start=Lsn.parse("0/2000028"), end=Lsn.parse("0/3000000")),),
+        "wal_included": True,
+        "kid": KID,
+        "volumes": (
             Volume(
                 name="base.pgdata.0000",
                 archive="pgdata",
@@ -165,14 +175,15 @@ def backup_document(
                 **size,
             ),
         ),
-        objects=(
+        "objects": (
             SealedObject(name=layout.BACKUP_MANIFEST, kid=KID, stored_size=11, **size),
             SealedObject(name=layout.INDEX, kid=KID, stored_size=12, **size),
         ),
-        stream_ms=1000,
-        total_ms=2000,
-        tool="pgkeep test",
-    )
+        "stream_ms": 1000,
+        "total_ms": 2000,
+        "tool": "pgkeep test",
+    }
+    return BackupDocument(**{**fields, **changes})
 
 
 def drill_report(backup: Committed, report_id: str, verdict: DrillVerdict) -> DrillReport:

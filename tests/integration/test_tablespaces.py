@@ -10,7 +10,7 @@ from psycopg import sql
 from local.postgres_initdb import ClusterOptions
 from local.postgres_server import PostgresServer
 from local.unprivileged import hand_over, server_account
-from shared.domain.restore_plan import NotRestorable
+from shared.domain.not_restorable import NotRestorable
 from tests.harness.postgres_clusters import MakeCluster
 from tests.harness.worker_services import (
     Site,

@@ -45,8 +45,9 @@ class OpenedBackup:
     def object_chunks(self, name: str, executor: Executor) -> Iterator[bytes]:
         return read_whole(self.sealed_object(name), executor, depth=2)
 
-    def index(self, executor: Executor) -> BackupIndex:
-        index = read_index(self.object_chunks(layout.INDEX, executor))
+    def index(self, executor: Executor, wanted: Mapping[bytes, bytes] | None = None) -> BackupIndex:
+        """`wanted` as `read_index` has it. Raises IndexInvalid, Corrupt."""
+        index = read_index(self.object_chunks(layout.INDEX, executor), wanted)
         if index.label != self.stored.document.label:
             raise Corrupt(f"the index is that of backup {index.label}")
         return index

@@ -10,15 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from shared.domain.cluster import ClusterName
+from shared.domain.fetch_plan import Fetch
+from shared.domain.file_versions import PlannedFile
 from shared.domain.recovery_target import TargetAction
-from shared.domain.restore_plan import (
-    Fetch,
-    PlannedFile,
-    RestorePlan,
-    TablespaceLocation,
-    place_tablespaces,
-    plan_restore,
-)
+from shared.domain.restore_plan import RestorePlan, plan_restore
+from shared.domain.tablespace_places import TablespaceLocation, place_tablespaces
 from shared.errors import InvalidInput, Refused
 from shared.repository.backups import StoredBackup, find_backup, read_backup
 from shared.repository.documents import BackupDocument
@@ -181,7 +177,8 @@ def prepare_restore(
     with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
         index = backup.index(executor)
         manifest = backup.manifest(executor)
-    plan = plan_restore(index, places, chosen.reasons)
+    block_size = chosen.stored.document.postgres.block_size
+    plan = plan_restore([index], places, block_size=block_size, reasons=chosen.reasons)
     wal_bytes = chosen.planned.plan.wal_bytes if chosen.planned else 0
     _check_room(plan, request.target, HEADROOM + min(wal_bytes, REPLAY_ROOM))
     watch.lap("plan")

@@ -194,7 +194,7 @@ def _check_wal(backup: OpenedBackup, index: BackupIndex) -> None:
     size = document.postgres.wal_segment_size
     for needed in document.wal:
         for name in segments_between(needed.timeline, needed.start, needed.end, size):
-            member = index.by_path.get(b"pg_wal/" + str(name).encode())
+            member = index.member(b"pg_wal/" + str(name).encode())
             if member is None or member.size != size:
                 raise WalMissing(f"WAL segment {name} is not in backup {document.label}")
 

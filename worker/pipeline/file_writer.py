@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.domain.restore_plan import PG_CONTROL, PlannedFile, TablespaceLocation
+from shared.domain.file_versions import PlannedFile
+from shared.domain.restore_plan import PG_CONTROL
+from shared.domain.tablespace_places import TablespaceLocation
 from shared.errors import Refused, Unavailable
 from worker.pipeline.in_order import map_in_order
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 
-from shared.domain.restore_plan import Fetch
+from shared.domain.fetch_plan import Fetch
 from shared.errors import FrameCorrupt
 from shared.repository.blob_store import BlobName, BlobStore
 from worker.pipeline.in_order import map_in_order

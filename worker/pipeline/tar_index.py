@@ -5,15 +5,32 @@ needs the whole text at once: a backup of 100,000 files keeps its index under th
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from array import array
+from base64 import b64encode
+from binascii import a2b_base64
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from operator import ge
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shared.domain.backup_index import BackupIndex, IndexedMember, IndexedVolume, MemberKind
+from shared.domain.backup_index import (
+    BackupIndex,
+    IncrementalBlocks,
+    IndexedMember,
+    IndexedVolume,
+    MemberKind,
+    MemberTable,
+)
 from shared.errors import Corrupt
 
 FORMAT = "pgkeep-index-1"
+# Blocks of a relation's file: PostgreSQL's largest --with-segsize in its smallest blocks is less.
+_BLOCKS_MAX = (1 << 31) - 1
+_WORD = 4
 
 
 class IndexInvalid(Corrupt):
@@ -42,6 +59,15 @@ class _Volume(_Line):
     frames: tuple[tuple[int, int], ...]
 
 
+class _Incremental(BaseModel):
+    """Block numbers are too many for JSON: base64 of them, four bytes each, little-endian."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    truncation: int = Field(ge=0, le=_BLOCKS_MAX)
+    blocks: str
+
+
 class _Member(_Line):
     line: Literal["member"] = "member"
     archive: str
@@ -52,6 +78,7 @@ class _Member(_Line):
     mode: int = Field(ge=0, le=0o7777)
     offset: int = Field(ge=0)
     target: str = Field("", pattern=r"^(?:[0-9a-f]{2})*$")
+    incremental: _Incremental | None = None
 
 
 _LINE: TypeAdapter[_Head | _Volume | _Member] = TypeAdapter(
@@ -84,6 +111,7 @@ def member_line(member: IndexedMember) -> bytes:
         path = {"path": member.path.decode("utf-8")}
     except UnicodeDecodeError:
         path = {"encoded_path": member.path.hex()}
+    held = member.incremental
     return _dump(
         {
             "line": "member",
@@ -94,26 +122,49 @@ def member_line(member: IndexedMember) -> bytes:
             "mode": member.mode,
             "offset": member.offset,
             "target": member.target.hex(),
+            **({} if held is None else {"incremental": _incremental_object(held)}),
         }
     )
 
 
-def read_index(chunks: Iterable[bytes]) -> BackupIndex:
-    """From the index's plaintext in pieces of any size. Raises IndexInvalid."""
+def read_index(chunks: Iterable[bytes], wanted: Mapping[bytes, bytes] | None = None) -> BackupIndex:
+    """From the index's plaintext in pieces of any size. Raises IndexInvalid.
+
+    `wanted` is for a chain's older links, of which only the versions of the newest one's files are
+    needed: it maps their whole paths to the paths of their members there, which are shared.
+    """
     label = ""
     volumes: list[IndexedVolume] = []
-    members: list[IndexedMember] = []
+    members = MemberTable()
     for number, text in enumerate(_lines(chunks), 1):
         match _parse(text, number):
             case _Head() as head:
                 label = head.label
             case _Volume() as volume:
                 volumes.append(_volume(volume))
-            case _Member() as member:
-                members.append(_member(member, number))
+            case _Member() as line:
+                member = _member(line, number)
+                if wanted is None:
+                    members.append(member)
+                elif member.whole_path in wanted:
+                    members.append(_sharing(member, wanted[member.whole_path]))
     if not label:
         raise IndexInvalid("the index has no head")
-    return BackupIndex(label, tuple(volumes), tuple(members))
+    return BackupIndex(label, tuple(volumes), members)
+
+
+def _sharing(member: IndexedMember, path: bytes) -> IndexedMember:
+    return replace(member, path=path) if path == member.path else member
+
+
+def _incremental_object(held: IncrementalBlocks) -> dict[str, object]:
+    words = array("I", held.blocks)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return {
+        "truncation": held.truncation_length,
+        "blocks": b64encode(words.tobytes()).decode("ascii"),
+    }
 
 
 def _dump(value: dict[str, object]) -> bytes:
@@ -161,4 +212,20 @@ def _member(line: _Member, number: int) -> IndexedMember:
         mode=line.mode,
         offset=line.offset,
         target=bytes.fromhex(line.target),
+        incremental=None if line.incremental is None else _incremental(line.incremental, number),
     )
+
+
+def _incremental(line: _Incremental, number: int) -> IncrementalBlocks:
+    try:
+        raw = a2b_base64(line.blocks, strict_mode=True)
+    except ValueError:
+        raise IndexInvalid(f"line {number} of the index: its blocks are not base64") from None
+    if len(raw) % _WORD:
+        raise IndexInvalid(f"line {number} of the index: its blocks end inside a number")
+    blocks = array("I", raw)
+    if sys.byteorder == "big":
+        blocks.byteswap()
+    if any(map(ge, blocks, islice(blocks, 1, None))) or (blocks and blocks[-1] > _BLOCKS_MAX):
+        raise IndexInvalid(f"line {number} of the index: its blocks are not in order")
+    return IncrementalBlocks(line.truncation, blocks)

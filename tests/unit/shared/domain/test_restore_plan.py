@@ -8,20 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.backup_index import BackupIndex, IndexedMember, IndexedVolume, MemberKind
-from shared.domain.restore_plan import (
-    FETCH_PLAIN,
-    FETCH_STORED,
-    REQUIRED,
-    NotRestorable,
-    RestorePlan,
-    TablespaceLocation,
-    place_tablespaces,
-    plan_restore,
+from shared.domain.backup_index import (
+    BackupIndex,
+    IndexedMember,
+    IndexedVolume,
+    MemberKind,
+    MemberTable,
 )
+from shared.domain.fetch_plan import FETCH_PLAIN, FETCH_STORED
+from shared.domain.not_restorable import NotRestorable
+from shared.domain.restore_plan import REQUIRED, RestorePlan, plan_restore
+from shared.domain.tablespace_places import TablespaceLocation, place_tablespaces
 
 LABEL = "20261122T030000Z-F-k3x7"
 HEADER = 512
+BLOCK = 8192
 SPACE = TablespaceLocation("16385", "/old", "/new", in_place=False)
 
 
@@ -73,7 +74,7 @@ def indexes(draw: st.DrawFn) -> BackupIndex:
         per_volume = draw(st.integers(1, 4))
         parts = [frames[i : i + per_volume] for i in range(0, len(frames), per_volume)]
         volumes += volumes_of(archive, parts)
-    return BackupIndex(LABEL, tuple(volumes), tuple(members))
+    return BackupIndex(LABEL, tuple(volumes), MemberTable(members))
 
 
 def rebuilt(plan: RestorePlan, index: BackupIndex) -> dict[bytes, list[tuple[int, int, str, int]]]:
@@ -102,7 +103,7 @@ def rebuilt(plan: RestorePlan, index: BackupIndex) -> dict[bytes, list[tuple[int
 
 @given(indexes())
 def test_the_extents_cover_every_byte_of_every_file_exactly_once(index: BackupIndex) -> None:
-    plan = plan_restore(index, [SPACE])
+    plan = plan_restore([index], [SPACE], block_size=BLOCK)
     pieces = rebuilt(plan, index)
     assert [item.path for item in plan.files] == [item.restored_path for item in index.members]
     for member in index.members:
@@ -121,7 +122,9 @@ def big_index(frame: int, stored: int, count: int) -> BackupIndex:
         "pgdata", [*((name, HEADER) for name in REQUIRED), (b"base/1", size)]
     )
     assert length == frame * count
-    return BackupIndex(LABEL, tuple(volumes_of("pgdata", [[frame] * count], stored)), (*members,))
+    return BackupIndex(
+        LABEL, tuple(volumes_of("pgdata", [[frame] * count], stored)), MemberTable(members)
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def big_index(frame: int, stored: int, count: int) -> BackupIndex:
 def test_a_fetch_stays_within_its_limits_unless_one_frame_is_larger(
     frame: int, stored: int
 ) -> None:
-    plan = plan_restore(big_index(frame, stored, 12), [])
+    plan = plan_restore([big_index(frame, stored, 12)], [], block_size=BLOCK)
     for fetch in plan.fetches:
         plain = sum(item.plain_length for item in fetch.frames)
         within = fetch.stored_length <= FETCH_STORED and plain <= FETCH_PLAIN
@@ -141,7 +144,9 @@ def test_a_fetch_stays_within_its_limits_unless_one_frame_is_larger(
 def sound() -> BackupIndex:
     members, length = members_of("pgdata", [(name, 100) for name in REQUIRED])
     return BackupIndex(
-        LABEL, tuple(volumes_of("pgdata", [[length // 2], [length // 2]])), (*members,)
+        LABEL,
+        tuple(volumes_of("pgdata", [[length // 2], [length // 2]])),
+        MemberTable(members),
     )
 
 
@@ -149,7 +154,7 @@ def test_frames_in_which_no_file_lies_are_not_fetched() -> None:
     index = sound()
     last = index.volumes[-1]
     padding = replace(last, number=2, name="base.pgdata.0002", start=last.start + last.plain_size)
-    plan = plan_restore(replace(index, volumes=(*index.volumes, padding)), [])
+    plan = plan_restore([replace(index, volumes=(*index.volumes, padding))], [], block_size=BLOCK)
     assert {fetch.volume for fetch in plan.fetches} == {"base.pgdata.0000", "base.pgdata.0001"}
 
 
@@ -159,10 +164,10 @@ def test_r13_a_backup_without_its_label_is_refused_with_everything_else_that_is_
     broken = BackupIndex(
         LABEL,
         (replace(index.volumes[1], number=1), *volumes_of("99", [[10]])),
-        (*members, members[0]),
+        MemberTable([*members, members[0]]),
     )
     with pytest.raises(NotRestorable) as refused:
-        plan_restore(broken, [])
+        plan_restore([broken], [], block_size=BLOCK)
     for reason in (
         "it holds no backup_label",
         "tablespace 99 has no location",
@@ -176,17 +181,19 @@ def test_r13_a_backup_without_its_label_is_refused_with_everything_else_that_is_
 @pytest.mark.parametrize("path", REQUIRED)
 def test_each_file_without_which_a_copy_is_silently_wrong_is_required(path: bytes) -> None:
     index = sound()
-    members = tuple(member for member in index.members if member.path != path)
+    members = MemberTable(member for member in index.members if member.path != path)
     with pytest.raises(NotRestorable, match=f"it holds no {path.decode()}"):
-        plan_restore(replace(index, members=members), [])
+        plan_restore([replace(index, members=members)], [], block_size=BLOCK)
 
 
 def test_r01_a_volume_missing_at_the_end_or_given_twice_is_noticed() -> None:
     index = sound()
     with pytest.raises(NotRestorable, match="lies outside the volumes"):
-        plan_restore(replace(index, volumes=index.volumes[:1]), [])
+        plan_restore([replace(index, volumes=index.volumes[:1])], [], block_size=BLOCK)
     with pytest.raises(NotRestorable, match=r"volumes before base\.pgdata\.0001 are missing"):
-        plan_restore(replace(index, volumes=(*index.volumes, index.volumes[1])), [])
+        plan_restore(
+            [replace(index, volumes=(*index.volumes, index.volumes[1]))], [], block_size=BLOCK
+        )
 
 
 ORIGINALS = {"16385": "/old/fast", "16386": "/old/slow", "16387": "pg_tblspc/16387"}

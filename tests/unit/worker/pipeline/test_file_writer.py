@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.restore_plan import PlannedFile, TablespaceLocation
+from shared.domain.file_versions import PlannedFile
+from shared.domain.tablespace_places import TablespaceLocation
 from worker.pipeline.file_writer import (
     MARKER,
     DiskFull,

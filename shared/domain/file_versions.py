@@ -1,0 +1,205 @@
+"""Which bytes of which backup make each file of a chain: the newest block wins.
+
+A chain is a full backup and the incrementals that build on it, oldest first. Its files are those of
+its newest link. Of a relation's file, that link may hold changed blocks only; the others are its
+parent's, and so on down to the first link that holds the file whole.
+
+pg_combinebackup takes a block below the newest truncation length from wherever it was last stored,
+even when a link between says that the file was shorter than that meanwhile. Here every link's
+truncation length counts, as it would if the links were combined one by one (docs/decisions/0017).
+"""
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import merge
+from operator import attrgetter
+
+from shared.domain.backup_index import (
+    BackupIndex,
+    IndexedMember,
+    incremental_data_offset,
+    is_incremental,
+)
+
+_ABSENT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """`path` is relative to the data directory.
+
+    A `composed` file comes of several links: what no extent fills of its `size` is zeros.
+    """
+
+    path: bytes
+    size: int
+    mode: int
+    composed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`length` bytes at `archive_offset` of link `link`'s archive belong at `file_offset`."""
+
+    link: int
+    file: int
+    file_offset: int
+    archive_offset: int
+    length: int
+
+
+class ChainFiles:
+    """The files of a chain. Memory is a few words per file and link, and four bytes per block.
+
+    `problems` says what keeps files from being made; pieces may be asked for when there is none.
+    """
+
+    def __init__(
+        self, links: Sequence[BackupIndex], block_size: int, only: Callable[[bytes], bool]
+    ) -> None:
+        self.links = links
+        self.problems: list[str] = []
+        self._block_size = block_size
+        self._tables = [link.members for link in links]
+        newest = self._tables[-1]
+        chosen = [
+            number
+            for number in range(len(newest))
+            if newest.is_file(number) and only(newest.whole_path(number))
+        ]
+        self.files = tuple(self._planned(newest[number]) for number in chosen)
+        # By link: the number that each file's member has there.
+        self._versions = [array("i", [_ABSENT]) * len(chosen) for _ in links]
+        self._versions[-1] = array("i", chosen)
+        self._trace()
+        self._uses = [self._in_stream_order(link) for link in range(len(links))]
+
+    def version(self, link: int, file: int) -> IndexedMember | None:
+        """The member of `link` that the file is made of, wholly or in part."""
+        number = self._versions[link][file]
+        return None if number == _ABSENT else self._tables[link][number]
+
+    def pieces_of_archive(self, link: int, archive: str) -> Iterator[Piece]:
+        """What is needed of one archive of one link, by ascending archive offset."""
+        table, versions = self._tables[link], self._versions[link]
+        for file in self._uses[link]:
+            if table.archive(versions[file]) == archive:
+                yield from self._pieces(link, file)
+
+    def pieces_of_file(self, file: int) -> Iterator[Piece]:
+        """Everything that one file is made of, by ascending file offset."""
+        holding = (
+            link
+            for link, versions in enumerate(self._versions)
+            if versions[file] != _ABSENT and self._holds_content(link, versions[file])
+        )
+        return merge(*(self._pieces(link, file) for link in holding), key=attrgetter("file_offset"))
+
+    def _planned(self, member: IndexedMember) -> PlannedFile:
+        held, path = member.incremental, member.whole_path
+        if held is None:
+            if is_incremental(path):
+                self.problems.append(f"{path!r} is named like a part of a file, but is none")
+            return PlannedFile(path, member.size, member.mode)
+        return PlannedFile(path, held.length * self._block_size, member.mode, composed=True)
+
+    def _trace(self) -> None:
+        """Follow every file that is not whole to older links."""
+        open_files = {file.path: number for number, file in enumerate(self.files) if file.composed}
+        for link in range(len(self.links) - 2, -1, -1):
+            open_files = self._trace_to(link, open_files)
+        for path in open_files:
+            self.problems.append(f"no backup of the chain holds {path!r} whole")
+
+    def _trace_to(self, link: int, open_files: dict[bytes, int]) -> dict[bytes, int]:
+        """Returns those that are still not whole."""
+        table, versions = self._tables[link], self._versions[link]
+        still_open: dict[bytes, int] = {}
+        for number in range(len(table)):
+            path = table.whole_path(number)
+            file = open_files.get(path)
+            if file is None or not table.is_file(number):
+                continue
+            versions[file] = number
+            if table.is_part(number):
+                still_open[path] = file
+        for path, file in open_files.items():
+            if versions[file] == _ABSENT:
+                self.problems.append(
+                    f"{path!r} builds on backup {self.links[link].label}, which does not hold it"
+                )
+        return still_open
+
+    def _in_stream_order(self, link: int) -> "array[int]":
+        """The files that this link holds anything of."""
+        versions = self._versions[link]
+        used = (
+            file
+            for file, number in enumerate(versions)
+            if number != _ABSENT and self._holds_content(link, number)
+        )
+        return array("i", sorted(used, key=versions.__getitem__))
+
+    def _holds_content(self, link: int, number: int) -> bool:
+        table = self._tables[link]
+        return table.block_count(number) > 0 if table.is_part(number) else table.size(number) > 0
+
+    def _pieces(self, link: int, file: int) -> Iterator[Piece]:
+        table, number, size = self._tables[link], self._versions[link][file], self._block_size
+        data = table.offset(number)
+        if not self.files[file].composed:
+            yield Piece(link, file, 0, data, table.size(number))
+            return
+        covered, limit = self._newer(link, file)
+        if not table.is_part(number):
+            for begin, end in _clear_runs(covered, min(limit, table.size(number) // size)):
+                yield Piece(link, file, begin * size, data + begin * size, (end - begin) * size)
+            return
+        data += incremental_data_offset(table.block_count(number), size)
+        for begin, at, count in _held_runs(table.blocks(number), covered, limit):
+            yield Piece(link, file, begin * size, data + at * size, count * size)
+
+    def _newer(self, link: int, file: int) -> tuple[bytearray, int]:
+        """Which blocks newer links hold, one byte each, and how many may come from this one."""
+        length = limit = self.files[file].size // self._block_size
+        covered = bytearray(length)
+        for newer in range(len(self.links) - 1, link, -1):
+            table, number = self._tables[newer], self._versions[newer][file]
+            if table.block_count(number):
+                for block in table.blocks(number):
+                    if block < limit:
+                        covered[block] = 1
+            limit = min(limit, table.truncation_length(number))
+        return covered, limit
+
+
+def _clear_runs(covered: bytearray, limit: int) -> Iterator[tuple[int, int]]:
+    """Runs [begin, end) below `limit` that nothing covers."""
+    begin = covered.find(0, 0, limit)
+    while begin != -1:
+        end = covered.find(1, begin, limit)
+        if end == -1:
+            yield begin, limit
+            return
+        yield begin, end
+        begin = covered.find(0, end, limit)
+
+
+def _held_runs(
+    blocks: Sequence[int], covered: bytearray, limit: int
+) -> Iterator[tuple[int, int, int]]:
+    """Runs of consecutive blocks that count: the first one, where it stands, how many."""
+    begin = at = count = 0
+    for position, block in enumerate(blocks):
+        if block >= limit:
+            break
+        if count and (covered[block] or block != begin + count):
+            yield begin, at, count
+            count = 0
+        if not covered[block]:
+            if not count:
+                begin, at = block, position
+            count += 1
+    if count:
+        yield begin, at, count

@@ -1,0 +1,48 @@
+"""A chain with its keys: every link authenticated, complete by HEAD, ready to be read."""
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from shared.domain.backup_index import BackupIndex
+from shared.repository.chains import StoredChain
+from worker.commands.opened_backup import OpenedBackup, open_backup, require_complete
+from worker.commands.services import Services
+from worker.pipeline.sealed_download import SealedBlob
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedChain:
+    """The links in order, the full first; a full backup is a chain of one."""
+
+    links: tuple[OpenedBackup, ...]
+
+    @property
+    def newest(self) -> OpenedBackup:
+        return self.links[-1]
+
+    @property
+    def block_size(self) -> int:
+        return self.newest.stored.document.postgres.block_size
+
+    def indexes(self, executor: Executor) -> tuple[BackupIndex, ...]:
+        """Of every link, the full first; of older ones, only what the newest one's files need."""
+        newest = self.newest.index(executor)
+        wanted = {member.whole_path: member.path for member in newest.members}
+        older = [link.index(executor, wanted) for link in self.links[:-1]]
+        return (*older, newest)
+
+    def volumes(self) -> Mapping[tuple[str, str], SealedBlob]:
+        """By label and name; each is opened, which proves its length."""
+        return {
+            (link.stored.ref.label.text, volume.name): link.volume(volume.name)
+            for link in self.links
+            for volume in link.stored.document.volumes
+        }
+
+
+def open_chain(services: Services, chain: StoredChain) -> OpenedChain:
+    """Raises BackupIncomplete when a link lacks a part, and what opening a backup raises."""
+    for link in chain.links:
+        require_complete(services, link)
+    return OpenedChain(tuple(open_backup(services, link) for link in chain.links))
