@@ -14,7 +14,7 @@ from shared.domain.backup import BackupKind
 from shared.domain.cluster import cluster_name
 from shared.domain.field_types import Cluster, Label
 from shared.jobs.messages import BackupJob
-from shared.repository.documents import Finding
+from shared.repository.documents import Finding, FullInstead
 
 blueprint = func.Blueprint()
 
@@ -29,7 +29,7 @@ class BackupQuery(Body):
 
 class BackupRequest(Body):
     cluster: Cluster
-    kind: Literal["full"] = "full"
+    kind: Literal["full", "incremental"] = "full"
 
 
 class ListedBackup(Body):
@@ -42,6 +42,7 @@ class ListedBackup(Body):
     verified: bool
     verified_at: datetime | None
     verification_failed_at: datetime | None
+    ancestor_failed_at: datetime | None
     proven: bool
     proven_at: datetime | None
     drill_failed_at: datetime | None
@@ -49,6 +50,9 @@ class ListedBackup(Body):
     stored_bytes: int
     plain_bytes: int
     findings: tuple[Finding, ...]
+    parent: str | None
+    depth: int
+    instead_of_incremental: FullInstead | None
 
 
 class BackupPage(Body):
@@ -89,6 +93,7 @@ def _listed(backup: CataloguedBackup) -> ListedBackup:
         verified=facts.verified,
         verified_at=facts.verified_at,
         verification_failed_at=facts.verification_failed_at,
+        ancestor_failed_at=facts.ancestor_failed_at,
         proven=facts.proven,
         proven_at=facts.proven_at,
         drill_failed_at=facts.drill_failed_at,
@@ -96,4 +101,7 @@ def _listed(backup: CataloguedBackup) -> ListedBackup:
         stored_bytes=backup.stored_bytes,
         plain_bytes=backup.plain_bytes,
         findings=backup.findings,
+        parent=backup.parent,
+        depth=backup.depth,
+        instead_of_incremental=backup.instead_of_incremental,
     )

@@ -28,16 +28,29 @@ def timer_dispatch(timer: func.TimerRequest) -> None:
 def dispatch(services: Services) -> None:
     """Serve each due tick once, then send what was requested, now or before a crash."""
     served = services.catalogue.served_ticks()
-    for tick in due(schedules(services.settings), served, services.clock()):
-        _serve(services, tick)
+    ticks = due(schedules(services.settings), served, services.clock())
+    fulls = {tick.cluster for tick in ticks if tick.kind is BackupKind.FULL}
+    for tick in ticks:
+        if tick.kind is BackupKind.INCREMENTAL and tick.cluster in fulls:
+            _pass_over(services, tick)
+        else:
+            _serve(services, tick)
     send_requested(services)
 
 
 def schedules(settings: Settings) -> Iterator[BackupSchedule]:
     for cluster in settings.cluster:
-        if cluster.schedule.full:
-            name = cluster_name(cluster.name)
-            yield BackupSchedule(name, BackupKind.FULL, cluster.schedule.full)
+        name, wanted = cluster_name(cluster.name), cluster.schedule
+        if wanted.full:
+            yield BackupSchedule(name, BackupKind.FULL, wanted.full)
+        if wanted.incremental:
+            yield BackupSchedule(name, BackupKind.INCREMENTAL, wanted.incremental)
+
+
+def _pass_over(services: Services, tick: DueBackup) -> None:
+    """The full backup that is due as well holds everything that the incremental one would."""
+    if services.catalogue.skip_tick(tick, services.clock()):
+        log_event("incremental-passed-over", cluster=tick.cluster, due=tick.due)
 
 
 def _serve(services: Services, tick: DueBackup) -> None:

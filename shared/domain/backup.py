@@ -80,7 +80,10 @@ class BackupLabel:
 
 @dataclass(frozen=True, slots=True)
 class BackupFacts:
-    """Three separate facts about one backup, each with the time it was found; never one status."""
+    """Three separate facts about one backup, each with the time it was found; never one status.
+
+    `ancestor_failed_at`: when one that it builds on was found damaged, and not sound since.
+    """
 
     committed_at: datetime
     verified_at: datetime | None = None
@@ -88,10 +91,12 @@ class BackupFacts:
     proven_at: datetime | None = None
     drill_failed_at: datetime | None = None
     suspect: bool = False
+    ancestor_failed_at: datetime | None = None
 
     @property
     def verified(self) -> bool:
-        return newer(self.verified_at, self.verification_failed_at)
+        sound_below = self.ancestor_failed_at is None
+        return sound_below and newer(self.verified_at, self.verification_failed_at)
 
     @property
     def proven(self) -> bool:

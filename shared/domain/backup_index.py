@@ -15,6 +15,8 @@ INCREMENTAL_PREFIX: Final = b"INCREMENTAL."
 # and four for each block's number; padded to a whole block when any block follows
 # (basebackup_incremental.c, GetIncrementalHeaderSize).
 _HEADER_WORDS: Final = 3
+# Where relations lie (pg_combinebackup.c, process_directory_recursively).
+_RELATION_FOLDERS: Final = (b"base/", b"pg_tblspc/")
 _WORD: Final = 4
 
 
@@ -120,6 +122,13 @@ class MemberTable(Sequence[IndexedMember]):
     def offset(self, number: int) -> int:
         return self._offset[number]
 
+    def mode(self, number: int) -> int:
+        return self._mode[number]
+
+    def path(self, number: int) -> bytes:
+        """As stored, relative to its archive's root."""
+        return self._paths[number]
+
     def is_file(self, number: int) -> bool:
         return _KINDS[self._kind[number]] is MemberKind.FILE
 
@@ -137,6 +146,12 @@ class MemberTable(Sequence[IndexedMember]):
     def truncation_length(self, number: int) -> int:
         """Of an INCREMENTAL file; less than 0 for every other."""
         return self._truncation[number]
+
+    def whole_length(self, number: int) -> int:
+        """Blocks of the whole file that an INCREMENTAL file is a part of."""
+        count = self.block_count(number)
+        last = self._blocks[self._first_block[number] + count - 1] if count else -1
+        return max(self._truncation[number], last + 1)
 
     def block_count(self, number: int) -> int:
         following = number + 1
@@ -233,8 +248,10 @@ def restored_path(archive: str, path: bytes) -> bytes:
 
 
 def is_incremental(path: bytes) -> bool:
-    """Whether PostgreSQL would take a file of this name for one that it sent in part."""
-    return path.rpartition(b"/")[2].startswith(INCREMENTAL_PREFIX)
+    """Whether PostgreSQL would take a file of this restored path for one that it sent in part."""
+    folder, _, name = path.rpartition(b"/")
+    holds_relations = folder == b"global" or folder.startswith(_RELATION_FOLDERS)
+    return holds_relations and name.startswith(INCREMENTAL_PREFIX)
 
 
 def whole_path(path: bytes) -> bytes:

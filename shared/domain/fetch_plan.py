@@ -53,12 +53,15 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Fetches:
-    """Every fetch of a plan, made anew by each iteration: oldest link first, volume by volume."""
+    """Every fetch of a plan, made anew by each iteration: newest link first, volume by volume.
+
+    So a file is complete when the link that holds it whole was read past it.
+    """
 
     content: ChainFiles
 
     def __iter__(self) -> Iterator[Fetch]:
-        for link, index in enumerate(self.content.links):
+        for link, index in reversed([*enumerate(self.content.links)]):
             archives = dict.fromkeys(volume.archive for volume in index.volumes)
             for archive in archives:
                 volumes = [volume for volume in index.volumes if volume.archive == archive]

@@ -10,6 +10,7 @@ truncation length counts, as it would if the links were combined one by one (doc
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
@@ -21,21 +22,11 @@ from shared.domain.backup_index import (
     incremental_data_offset,
     is_incremental,
 )
+from shared.domain.planned_files import PlannedFile, PlannedFiles
+
+__all__ = ["ChainFiles", "Piece", "PlannedFile"]
 
 _ABSENT = -1
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
-    """`path` is relative to the data directory.
-
-    A `composed` file comes of several links: what no extent fills of its `size` is zeros.
-    """
-
-    path: bytes
-    size: int
-    mode: int
-    composed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +53,19 @@ class ChainFiles:
         self.problems: list[str] = []
         self._block_size = block_size
         self._tables = [link.members for link in links]
-        newest = self._tables[-1]
-        chosen = [
+        self._newest = newest = self._tables[-1]
+        chosen = (
             number
             for number in range(len(newest))
             if newest.is_file(number) and only(newest.whole_path(number))
-        ]
-        self.files = tuple(self._planned(newest[number]) for number in chosen)
+        )
+        # The number that each file's member has in the newest link.
+        self._chosen = array("i", chosen)
+        self.files: Sequence[PlannedFile] = PlannedFiles(newest, self._chosen, block_size)
         # By link: the number that each file's member has there.
-        self._versions = [array("i", [_ABSENT]) * len(chosen) for _ in links]
-        self._versions[-1] = array("i", chosen)
+        self._versions = [array("i", [_ABSENT]) * len(self._chosen) for _ in links[:-1]]
+        self._versions.append(self._chosen)
+        self._check_names()
         self._trace()
         self._uses = [self._in_stream_order(link) for link in range(len(links))]
 
@@ -79,6 +73,16 @@ class ChainFiles:
         """The member of `link` that the file is made of, wholly or in part."""
         number = self._versions[link][file]
         return None if number == _ABSENT else self._tables[link][number]
+
+    def archive(self, file: int) -> str:
+        """The archive that holds the file, in every link."""
+        return self._newest.archive(self._chosen[file])
+
+    def base(self, file: int) -> int:
+        """The number of the link that holds the file whole: the oldest one that it is made of."""
+        return next(
+            link for link, versions in enumerate(self._versions) if versions[file] != _ABSENT
+        )
 
     def pieces_of_archive(self, link: int, archive: str) -> Iterator[Piece]:
         """What is needed of one archive of one link, by ascending archive offset."""
@@ -96,17 +100,20 @@ class ChainFiles:
         )
         return merge(*(self._pieces(link, file) for link in holding), key=attrgetter("file_offset"))
 
-    def _planned(self, member: IndexedMember) -> PlannedFile:
-        held, path = member.incremental, member.whole_path
-        if held is None:
-            if is_incremental(path):
+    def _check_names(self) -> None:
+        for number in self._chosen:
+            path = self._newest.whole_path(number)
+            if is_incremental(path) and not self._newest.is_part(number):
                 self.problems.append(f"{path!r} is named like a part of a file, but is none")
-            return PlannedFile(path, member.size, member.mode)
-        return PlannedFile(path, held.length * self._block_size, member.mode, composed=True)
 
     def _trace(self) -> None:
         """Follow every file that is not whole to older links."""
-        open_files = {file.path: number for number, file in enumerate(self.files) if file.composed}
+        newest = self._newest
+        open_files = {
+            newest.whole_path(number): file
+            for file, number in enumerate(self._chosen)
+            if newest.is_part(number)
+        }
         for link in range(len(self.links) - 2, -1, -1):
             open_files = self._trace_to(link, open_files)
         for path in open_files:
@@ -148,7 +155,7 @@ class ChainFiles:
     def _pieces(self, link: int, file: int) -> Iterator[Piece]:
         table, number, size = self._tables[link], self._versions[link][file], self._block_size
         data = table.offset(number)
-        if not self.files[file].composed:
+        if not self._newest.is_part(self._chosen[file]):
             yield Piece(link, file, 0, data, table.size(number))
             return
         covered, limit = self._newer(link, file)
@@ -162,14 +169,14 @@ class ChainFiles:
 
     def _newer(self, link: int, file: int) -> tuple[bytearray, int]:
         """Which blocks newer links hold, one byte each, and how many may come from this one."""
-        length = limit = self.files[file].size // self._block_size
+        length = limit = self._newest.whole_length(self._chosen[file])
         covered = bytearray(length)
         for newer in range(len(self.links) - 1, link, -1):
             table, number = self._tables[newer], self._versions[newer][file]
             if table.block_count(number):
-                for block in table.blocks(number):
-                    if block < limit:
-                        covered[block] = 1
+                blocks = table.blocks(number)
+                for block in blocks[: bisect_left(blocks, limit)]:
+                    covered[block] = 1
             limit = min(limit, table.truncation_length(number))
         return covered, limit
 

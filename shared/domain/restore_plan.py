@@ -35,7 +35,7 @@ class RestorePlan:
     reasons: tuple[str, ...]
 
     @property
-    def files(self) -> tuple[PlannedFile, ...]:
+    def files(self) -> Sequence[PlannedFile]:
         return self.content.files
 
     @property

@@ -54,6 +54,7 @@ from shared.errors.families import (
 )
 from shared.errors.postgres import (
     ConninfoInvalid,
+    FullPageWritesOff,
     LsnInvalid,
     ManifestInvalid,
     PostgresAuthenticationFailed,
@@ -69,6 +70,8 @@ from shared.errors.postgres import (
     ProtocolViolation,
     RecoverySettingInvalid,
     ReplicationDenied,
+    StandbyIdle,
+    StandbyPromoted,
     TableNameInvalid,
     WalFileNameInvalid,
     WalSegmentSizeInvalid,
@@ -126,6 +129,7 @@ __all__ = [
     "Corrupt",
     "Denied",
     "FrameCorrupt",
+    "FullPageWritesOff",
     "InstanceLacksLibrary",
     "InstanceNotStarted",
     "InstanceStarved",
@@ -168,6 +172,8 @@ __all__ = [
     "ScratchRefused",
     "SegmentCorrupt",
     "SettingsInvalid",
+    "StandbyIdle",
+    "StandbyPromoted",
     "StorageDenied",
     "StorageRequestRefused",
     "StorageUnavailable",

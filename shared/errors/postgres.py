@@ -66,6 +66,20 @@ class PostgresCommandFailed(Refused):
     hint = "Look up the SQLSTATE in the message and read the server's log at that time."
 
 
+class StandbyIdle(Refused):
+    """A standby has replayed no checkpoint since the parent of an incremental backup ended."""
+
+    code = "standby-idle"
+    hint = "Wait for the primary's next checkpoint, or run CHECKPOINT there; or take a full backup."
+
+
+class FullPageWritesOff(Refused):
+    """The primary of a standby wrote WAL without full pages: a backup could hold torn ones."""
+
+    code = "full-page-writes-off"
+    hint = "Switch full_page_writes on and run CHECKPOINT, both on the primary; then try again."
+
+
 class ManifestInvalid(Corrupt):
     """A backup_manifest that PostgreSQL's own tools would refuse, too."""
 
@@ -120,6 +134,15 @@ class PostgresGone(Unavailable):
 
     code = "postgres-gone"
     hint = "Read the server's log: was it restarted, or was the backend terminated?"
+
+
+class StandbyPromoted(Unavailable):
+    """The standby that a backup was read from became a primary meanwhile; nothing was committed."""
+
+    code = "standby-promoted"
+    hint = (
+        "Try again: what is no standby any more is passed over. Then name another in the settings."
+    )
 
 
 class PostgresSilent(PostgresGone):

@@ -1,5 +1,6 @@
 """The chain behind an incremental backup, read and judged by its documents alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.domain.backup import BackupLabel
@@ -35,20 +36,28 @@ def read_chain(store: BlobStore, backup: StoredBackup, pinned: PinnedKeys) -> St
     Raises ChainBroken for a parent that is absent, was replaced, or cannot be one; what
     `read_backup` raises for one that cannot be believed.
     """
+    return follow_chain(backup, lambda ref: read_backup(store, ref, pinned))
+
+
+def follow_chain(backup: StoredBackup, read: Callable[[BackupRef], StoredBackup]) -> StoredChain:
+    """The same for documents that `read` knows, which raises BackupNotFound for others."""
     links = [backup]
     while (link := links[-1].document.parent) is not None:
         ref = BackupRef(backup.ref.cluster, BackupLabel.parse(link.label))
         try:
-            parent = read_backup(store, ref, pinned)
+            parent = read(ref)
         except BackupNotFound:
             raise ChainBroken(f"{links[-1].ref.label} needs {link.label}, which is gone") from None
-        _check_link(parent, links[-1])
+        check_link(parent, links[-1])
         links.append(parent)
     return StoredChain(tuple(reversed(links)))
 
 
-def _check_link(parent: StoredBackup, child: StoredBackup) -> None:
-    """What pg_combinebackup checks of a chain, and that the document is the one that was named."""
+def check_link(parent: StoredBackup, child: StoredBackup) -> None:
+    """What pg_combinebackup checks of a chain, and that the document is the one that was named.
+
+    Raises ChainBroken.
+    """
     older, newer = parent.document, child.document
     problem = None
     if newer.parent is not None and parent.digest != newer.parent.digest:

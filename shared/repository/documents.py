@@ -202,8 +202,24 @@ class Finding(Document):
     detail: str
 
 
+class ChainLinkProof(Document):
+    """What stands for an ancestor: the report about exactly its document.
+
+    `remembered` says that the report was there already: the ancestor's data was not read again.
+    """
+
+    label: Label
+    digest: Sha256
+    report: str
+    remembered: bool
+
+
 class VerificationReport(Document):
-    """`verifications/<id>/report.json`: what a deep verification read, and what it found."""
+    """`verifications/<id>/report.json`: what a deep verification read, and what it found.
+
+    Counts are of this backup alone. `chain` are its ancestors, the full first; each has a report of
+    its own.
+    """
 
     format: Literal["pgkeep-verification-1"] = "pgkeep-verification-1"
     id: str
@@ -219,12 +235,14 @@ class VerificationReport(Document):
     stored_bytes: Size
     plain_bytes: Size
     findings: tuple[Finding, ...] = ()
+    chain: tuple[ChainLinkProof, ...] = ()
 
 
 class DrillReport(Document):
     """`drills/<id>/report.json`: phases in milliseconds, checks in the order they ran.
 
-    A drill of a backup alone has no `target`. Of one that replayed WAL: `timeline` is the one it
+    `chain` are the backups that were read, the full first, when there is more than one. A drill of
+    a backup alone has no `target`. Of one that replayed WAL: `timeline` is the one it
     followed, `reached_lsn` where the replay ended, `reached_time` when the last replayed
     transaction ended by the source's clock. `wal_waited_ms` is what of the time PostgreSQL waited
     for its WAL. `rpo_ms` is what a disaster at the target would have cost: the time from the
@@ -255,3 +273,4 @@ class DrillReport(Document):
     wal_segments: int = Field(default=0, ge=0)
     wal_waited_ms: Milliseconds = 0
     rpo_ms: Milliseconds | None = None
+    chain: tuple[Label, ...] = ()

@@ -11,6 +11,7 @@ from shared.repository.documents import (
     BackupDocument,
     BackupLink,
     ClusterDocument,
+    FullInstead,
     PostgresFacts,
     SealedObject,
     Tablespace,
@@ -27,6 +28,8 @@ class Ingredients:
     cluster: ClusterDocument
     label: BackupLabel
     previous: StoredBackup | None
+    parent: StoredBackup | None
+    instead_of_incremental: FullInstead | None
     source: BackupSource
     postgres: PostgresFacts
     stream: StoredStream
@@ -42,7 +45,7 @@ class Ingredients:
 
 def compose_document(found: Ingredients) -> BackupDocument:
     """Start and stop come from the protocol, WAL from start to stop is in the backup itself."""
-    stream, previous = found.stream, found.previous
+    stream, previous, parent = found.stream, found.previous, found.parent
     timeline = stream.start.timeline
     return BackupDocument(
         cluster=found.cluster.cluster,
@@ -50,7 +53,10 @@ def compose_document(found: Ingredients) -> BackupDocument:
         system_identifier=found.cluster.system_identifier,
         label=found.label.text,
         kind=found.label.kind,
-        previous=previous and BackupLink(label=previous.document.label, digest=previous.digest),
+        parent=parent and _link(parent),
+        depth=parent.document.depth + 1 if parent else 0,
+        instead_of_incremental=found.instead_of_incremental,
+        previous=previous and _link(previous),
         counter=previous.document.counter + 1 if previous else 1,
         created_at=found.finished_at,
         started_at=found.started_at,
@@ -73,6 +79,10 @@ def compose_document(found: Ingredients) -> BackupDocument:
         job_id=found.job_id,
         tool=f"pgkeep {VERSION}",
     )
+
+
+def _link(backup: StoredBackup) -> BackupLink:
+    return BackupLink(label=backup.document.label, digest=backup.digest)
 
 
 def _tablespaces(stream: StoredStream) -> tuple[Tablespace, ...]:

@@ -13,6 +13,14 @@ from worker.pipeline.sealed_upload import SealedUpload, StoredBlob, TransferPool
 from worker.pipeline.tar_index import head_line
 
 
+def transfer_pools(services: Services) -> TransferPools:
+    """As many threads as the settings allow; to be closed behind the last part."""
+    worker = services.settings.worker
+    return TransferPools(
+        worker.compression_threads, worker.transfer_threads, worker.compression_level
+    )
+
+
 class PartUploads:
     """Opens uploads under the backup's own names; `stored` lists the committed small ones."""
 
@@ -21,6 +29,10 @@ class PartUploads:
         self._pools = pools
         self._ref = ref
         self.stored: list[SealedObject] = []
+
+    @property
+    def label(self) -> BackupLabel:
+        return self._ref.label
 
     def open(self, name: str, key: BackupKey) -> SealedUpload:
         return open_upload(

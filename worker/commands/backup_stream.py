@@ -1,16 +1,18 @@
 """From BASE_BACKUP's events to sealed volumes and their index: one pass, nothing kept on disk."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from shared.domain.backup_index import IndexedMember, IndexedVolume, MemberKind
-from shared.errors import Corrupt, Refused
+from shared.domain.backup_index import IndexedMember, IndexedVolume, MemberKind, is_incremental
+from shared.errors import Corrupt, Refused, Unavailable
 from shared.repository import layout
 from shared.repository.documents import Volume
 from shared.repository.layout import VolumeName
+from worker.pipeline.member_heads import HeadFeeder, Whole
 from worker.pipeline.sealed_upload import SealedUpload, StoredBlob
 from worker.pipeline.tar_index import member_line, volume_line
 from worker.pipeline.tar_walk import TarMember, TarWalker
+from worker.postgres.backup_label import BACKUP_LABEL, SIZE_LIMIT
 from worker.postgres.backup_manifest import BackupManifest
 from worker.postgres.base_backup import (
     Archive,
@@ -24,9 +26,12 @@ from worker.postgres.base_backup import (
     Tablespace,
     Tablespaces,
 )
+from worker.postgres.incremental_file import HeaderReader
 
 OpenUpload = Callable[[str], SealedUpload]
 """Begins the sealed blob of this name within the backup."""
+OpenArchive = Callable[[str, dict[bytes, int]], "ArchiveWriter"]
+"""Begins an archive; the sizes of its files go into the dictionary."""
 Report = Callable[[int, int], None]
 """Called with the bytes streamed so far and the server's estimate of all."""
 
@@ -36,6 +41,23 @@ class StreamIncomplete(Corrupt):
 
     code = "backup-stream-incomplete"
     hint = "Run the backup again; if it stays, look at the server's log and its file system."
+
+
+class SystemChanged(Unavailable):
+    """The server is on another timeline at the backup's end than at its start: a failover."""
+
+    code = "system-changed"
+    hint = "Nothing was committed. Run the backup again when the failover is over."
+
+
+class PartInFullBackup(Corrupt):
+    """A file that is named like a part of one, where PostgreSQL sends only whole ones.
+
+    pg_combinebackup refuses it, too (009_no_full_file): nobody could tell it from a real part.
+    """
+
+    code = "part-in-full-backup"
+    hint = "A file called INCREMENTAL.* lies among the relations; PostgreSQL never makes one."
 
 
 class TablespacePathRefused(Refused):
@@ -55,7 +77,12 @@ class StoredStream:
     volumes: list[Volume]
     manifest: bytes
     file_sizes: dict[bytes, int]
+    backup_label: bytes = b""
+    # Of all files as they will be restored; parts of files count as the whole.
+    whole_bytes: int = 0
     page_checksum_failures: int = 0
+    # What the server said of them: files and blocks by number, no names of tables.
+    page_checksum_warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,14 +94,26 @@ class ArchiveWriter:
     index: SealedUpload
     volume_bytes: int
     file_sizes: dict[bytes, int]
+    # Of the server, when the backup is an incremental one; None: nothing may come in part.
+    block_size: int | None = None
     volumes: list[Volume] = field(default_factory=list)
+    backup_label: Whole | None = None
+    # Bytes of files that came in part, without those parts.
+    left_out: int = 0
     _walker: TarWalker = field(default_factory=TarWalker)
+    _heads: HeadFeeder = field(default_factory=HeadFeeder)
+    # A member whose line waits for what its header says.
+    _part: IndexedMember | None = None
     _upload: SealedUpload | None = None
+    _fed: int = 0
     _start: int = 0
 
     def write(self, chunk: bytes) -> None:
         for member in self._walker.feed(chunk):
+            self._read_head(chunk)
             self._record(member)
+        self._read_head(chunk)
+        self._fed += len(chunk)
         rest = memoryview(chunk)
         while rest:
             upload = self._current()
@@ -122,9 +161,29 @@ class ArchiveWriter:
             offset=member.data_offset,
             target=member.link_target,
         )
-        self.index.write(member_line(indexed))
         if member.kind is MemberKind.FILE:
             self.file_sizes[indexed.restored_path] = member.size
+        if member.kind is MemberKind.FILE and is_incremental(indexed.restored_path):
+            self._part = indexed
+            self._heads.begin(self._header_of(indexed), indexed.offset)
+            return
+        if indexed.restored_path == BACKUP_LABEL and member.size <= SIZE_LIMIT:
+            self.backup_label = Whole(member.size)
+            self._heads.begin(self.backup_label, indexed.offset)
+        self.index.write(member_line(indexed))
+
+    def _header_of(self, member: IndexedMember) -> HeaderReader:
+        if self.block_size is None:
+            raise PartInFullBackup(f"{member.restored_path!r} is in a full backup")
+        return HeaderReader(member.restored_path, member.size, self.block_size)
+
+    def _read_head(self, chunk: bytes) -> None:
+        head = self._heads.feed(chunk, self._fed)
+        if isinstance(head, HeaderReader) and self._part is not None:
+            held = head.result()
+            self.index.write(member_line(replace(self._part, incremental=held)))
+            self.left_out += held.length * head.block_size - self._part.size
+            self._part = None
 
 
 def store_stream(
@@ -133,13 +192,21 @@ def store_stream(
     index: SealedUpload,
     volume_bytes: int,
     report: Report,
+    *,
+    block_size: int | None = None,
 ) -> StoredStream:
     """Consume the events to the end. Raises what the server, the pipeline or the store raises.
+
+    `block_size` is the server's when it was asked for an incremental backup, else None.
 
     Volumes are committed as they fill; without a backup document they are litter. The caller
     commits or abandons `index`.
     """
-    reader = _StreamReader(open_upload, index, volume_bytes, report)
+
+    def open_archive(archive: str, file_sizes: dict[bytes, int]) -> ArchiveWriter:
+        return ArchiveWriter(archive, open_upload, index, volume_bytes, file_sizes, block_size)
+
+    reader = _StreamReader(open_archive, report)
     try:
         for event in events:
             reader.take(event)
@@ -170,12 +237,8 @@ def check_manifest(manifest: BackupManifest, stream: StoredStream, system_identi
 class _StreamReader:
     """Where the stream stands. Events come in the order that base_backup promises."""
 
-    def __init__(
-        self, open_upload: OpenUpload, index: SealedUpload, volume_bytes: int, report: Report
-    ) -> None:
-        self._open_upload = open_upload
-        self._index = index
-        self._volume_bytes = volume_bytes
+    def __init__(self, open_archive: OpenArchive, report: Report) -> None:
+        self._open_archive = open_archive
         self._report = report
         self._start: Start | None = None
         self._stop: Stop | None = None
@@ -184,7 +247,9 @@ class _StreamReader:
         self._volumes: list[Volume] = []
         self._file_sizes: dict[bytes, int] = {}
         self._manifest = bytearray()
-        self._failures = 0
+        self._backup_label = b""
+        self._left_out = 0
+        self._failures = ChecksumFailures(0, ())
         self._done = 0
 
     def take(self, event: Event) -> None:
@@ -202,8 +267,8 @@ class _StreamReader:
                 self._start = event
             case Tablespaces(tablespaces=tablespaces):
                 self._tablespaces = tuple(map(_with_utf8_path, tablespaces))
-            case ChecksumFailures(count=count):
-                self._failures = count
+            case ChecksumFailures():
+                self._failures = event
             case Stop():
                 self._stop = event
 
@@ -212,7 +277,7 @@ class _StreamReader:
         if self._start is None or self._stop is None:
             raise StreamIncomplete("the stream ended before its stop position")
         if self._start.timeline != self._stop.timeline:
-            raise StreamIncomplete(
+            raise SystemChanged(
                 f"the server went from timeline {self._start.timeline} to {self._stop.timeline}"
             )
         self._report(self._done, self._done)
@@ -223,7 +288,10 @@ class _StreamReader:
             volumes=self._volumes,
             manifest=bytes(self._manifest),
             file_sizes=self._file_sizes,
-            page_checksum_failures=self._failures,
+            backup_label=self._backup_label,
+            whole_bytes=sum(self._file_sizes.values()) + self._left_out,
+            page_checksum_failures=self._failures.count,
+            page_checksum_warnings=self._failures.messages,
         )
 
     def abandon(self) -> None:
@@ -238,14 +306,15 @@ class _StreamReader:
 
     def _begin_archive(self, tablespace: Tablespace) -> None:
         archive = layout.PGDATA_ARCHIVE if tablespace.oid is None else str(tablespace.oid)
-        self._writer = ArchiveWriter(
-            archive, self._open_upload, self._index, self._volume_bytes, self._file_sizes
-        )
+        self._writer = self._open_archive(archive, self._file_sizes)
 
     def _finish_archive(self) -> None:
         if self._writer is not None:
             self._writer.finish()
             self._volumes += self._writer.volumes
+            self._left_out += self._writer.left_out
+            if self._writer.backup_label is not None:
+                self._backup_label = bytes(self._writer.backup_label.content)
             self._writer = None
 
     def _total(self) -> int:

@@ -16,7 +16,9 @@ from shared.repository.backups import read_cluster
 from shared.repository.key_record import PRODUCTION_RECIPIENTS, KeyPurpose, KeyRecord, commitment
 from shared.repository.key_record import new_kid as new_key_id
 from shared.settings import ClusterSettings
+from worker.commands.backup_source import require_usable, standby_settings
 from worker.commands.cluster_identity import WrongSystem, signer_of
+from worker.commands.incremental_check import incrementals
 from worker.commands.services import Services
 from worker.commands.source_facts import connect_to, conninfo_of
 from worker.postgres.cluster_facts import ServerFacts, server_facts
@@ -72,6 +74,11 @@ def _repository_checks(services: Services) -> Iterator[Named]:
 def _cluster_checks(services: Services, cluster: ClusterSettings) -> Iterator[Named]:
     yield "replication", partial(_replication, services, cluster)
     yield "server", partial(_server, cluster)
+    standby = standby_settings(cluster)
+    if standby is not None:
+        yield "standby", partial(_standby, services, cluster, standby)
+    for name, source in _incremental_sources(cluster, standby):
+        yield name, partial(incrementals, source, services.clocks.now())
     if cluster.tables:
         yield "tables", partial(_tables, services, cluster)
     yield "programs", partial(_programs, services, cluster)
@@ -161,6 +168,25 @@ def _server(cluster: ClusterSettings) -> str:
         )
     checksums = "on" if facts.data_checksums else "OFF: damaged pages will not be noticed"
     return f"PostgreSQL {facts.version}, wal_level {level}, page checksums {checksums}"
+
+
+def _standby(services: Services, cluster: ClusterSettings, standby: ClusterSettings) -> str:
+    behind = require_usable(cluster, standby, clock=services.clocks.monotonic)
+    if behind is None:
+        return "backups can be read from it; how far it is behind, the primary does not answer"
+    return f"backups can be read from it; it is {behind} bytes behind the primary"
+
+
+def _incremental_sources(
+    cluster: ClusterSettings, standby: ClusterSettings | None
+) -> Iterator[tuple[str, ClusterSettings]]:
+    """Each server that one may be read from: summaries are not replicated."""
+    if not cluster.schedule.incremental:
+        return
+    if standby is not None:
+        yield "standby's incrementals", standby
+    if standby is None or not cluster.standby_required:
+        yield "incrementals", cluster
 
 
 def _tables(services: Services, cluster: ClusterSettings) -> str:

@@ -21,6 +21,7 @@ from psycopg.pq.abc import PGconn
 
 from shared.errors import (
     ConninfoInvalid,
+    FullPageWritesOff,
     PgkeepError,
     PostgresAuthenticationFailed,
     PostgresCommandFailed,
@@ -32,6 +33,8 @@ from shared.errors import (
     PostgresUnreachable,
     PostgresVersionUnsupported,
     ReplicationDenied,
+    StandbyIdle,
+    StandbyPromoted,
 )
 
 ReplicationConnection = PGconn
@@ -180,6 +183,8 @@ def require_supported_version(server_version: int) -> None:
 def server_error(sqlstate: str, message: str) -> PgkeepError:
     """The error of our tree for one that PostgreSQL reported in answer to a command."""
     fact = f"{_one_line(message)} (SQLSTATE {sqlstate})"
+    if sqlstate == _NOT_IN_PREREQUISITE_STATE:
+        return _of_standby(message)(fact)
     for prefix, error in _BY_SQLSTATE.items():
         if sqlstate.startswith(prefix):
             return error(fact)
@@ -194,6 +199,14 @@ _BY_SQLSTATE: Final[dict[str, type[PgkeepError]]] = {
     "53300": PostgresConnectionsExhausted,
     "57P": PostgresGone,  # admin_shutdown, crash_shutdown, cannot_connect_now …
 }
+_NOT_IN_PREREQUISITE_STATE: Final = "55000"
+# What xlog.c and basebackup_incremental.c say of a standby's backup shares its SQLSTATE with much
+# else, so the English words must do here, too; in other languages it is PostgresCommandFailed.
+_OF_STANDBY: Final[tuple[tuple[str, type[PgkeepError]], ...]] = (
+    ("the standby was promoted during online backup", StandbyPromoted),
+    ("full_page_writes=off", FullPageWritesOff),
+    ("manifest requires WAL from final timeline", StandbyIdle),
+)
 # libpq does not hand out the SQLSTATE of a failed connection attempt, so its English words must
 # do. A server that speaks another language falls through to PostgresUnreachable with its text.
 _BY_WORDS: Final[tuple[tuple[re.Pattern[str], type[PgkeepError]], ...]] = tuple(
@@ -207,6 +220,11 @@ _BY_WORDS: Final[tuple[tuple[re.Pattern[str], type[PgkeepError]], ...]] = tuple(
         (r"certificate|(?-i:SSL)", PostgresTlsFailed),
     )
 )
+
+
+def _of_standby(message: str) -> type[PgkeepError]:
+    found = (error for words, error in _OF_STANDBY if words in message)
+    return next(found, PostgresCommandFailed)
 
 
 def _connection_error(message: str, parameters: Mapping[str, str]) -> PgkeepError:

@@ -64,7 +64,7 @@ class TestBodies:
             b"[" * 60_000,
             b'{"cluster":' * 5_000 + b"1" + b"}" * 5_000,
             b'{"cluster": "demo", "url": "http://169.254.169.254/"}',
-            b'{"cluster": "demo", "kind": "incremental"}',
+            b'{"cluster": "demo", "kind": "synthetic"}',
             b'{"cluster": "demo", "kind": 1}',
             b'{"cluster": 1}',
             b'{"cluster": null}',

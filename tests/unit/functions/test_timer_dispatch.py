@@ -16,12 +16,13 @@ def settings(*clusters: dict[str, Any]) -> Settings:
 
 def test_each_cluster_has_its_schedule_and_one_may_have_none() -> None:
     made = settings(
-        {"name": "a", "dsn": "", "schedule": {"full": "0 1 * * *"}},
-        {"name": "b", "dsn": "", "schedule": {"full": False}},
+        {"name": "a", "dsn": "", "schedule": {"full": "0 1 * * *", "incremental": False}},
+        {"name": "b", "dsn": "", "schedule": {"full": False, "incremental": False}},
         {"name": "c", "dsn": ""},
     )
 
     assert list(schedules(made)) == [
         BackupSchedule(ClusterName("a"), BackupKind.FULL, "0 1 * * *"),
         BackupSchedule(ClusterName("c"), BackupKind.FULL, "0 3 * * 0"),
+        BackupSchedule(ClusterName("c"), BackupKind.INCREMENTAL, "0 2 * * *"),
     ]

@@ -360,7 +360,9 @@ def test_a_table_of_members_holds_what_was_put_in(members: list[IndexedMember]) 
 
 def test_names_of_parts_are_told_from_others_by_their_last_component() -> None:
     assert is_incremental(b"pg_tblspc/1/PG_17_202406281/5/INCREMENTAL.1259.1")
+    assert is_incremental(b"global/INCREMENTAL.1262")
     assert not is_incremental(b"INCREMENTAL.d/1259")
+    assert not is_incremental(b"log/INCREMENTAL.txt")
     assert whole_path(b"base/5/INCREMENTAL.1259_vm") == b"base/5/1259_vm"
     assert whole_path(b"base/5/1259") == b"base/5/1259"
 

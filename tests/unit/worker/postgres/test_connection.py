@@ -7,6 +7,7 @@ from psycopg import pq
 
 from shared.errors import (
     ConninfoInvalid,
+    FullPageWritesOff,
     PgkeepError,
     PostgresAuthenticationFailed,
     PostgresCommandFailed,
@@ -18,6 +19,8 @@ from shared.errors import (
     PostgresUnreachable,
     PostgresVersionUnsupported,
     ReplicationDenied,
+    StandbyIdle,
+    StandbyPromoted,
 )
 from worker.postgres.connection import (
     SUPPORTED_MAJORS,
@@ -168,6 +171,23 @@ def test_a_sqlstate_has_its_own_error(sqlstate: str, error: type[PgkeepError]) -
     found = server_error(sqlstate, "ERROR:  it went wrong\nDETAIL:  badly\n")
     assert type(found) is error
     assert found.fact == f"it went wrong; DETAIL:  badly (SQLSTATE {sqlstate})"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("the standby was promoted during online backup", StandbyPromoted),
+        ('WAL generated with "full_page_writes=off" was replayed', FullPageWritesOff),
+        ("WAL generated with full_page_writes=off was replayed since last", FullPageWritesOff),
+        ("manifest requires WAL from final timeline 1 ending at 0/3000000, but", StandbyIdle),
+        ("incremental backups cannot be taken unless WAL summarization", PostgresCommandFailed),
+    ],
+)
+def test_what_ends_the_backup_of_a_standby_has_its_own_error(
+    words: str, error: type[PgkeepError]
+) -> None:
+    assert type(server_error("55000", f"ERROR:  {words}\n")) is error
+    assert type(server_error("XX000", f"ERROR:  {words}\n")) is PostgresCommandFailed
 
 
 @pytest.mark.parametrize("version", [150018, 170010, 180006])

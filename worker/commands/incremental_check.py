@@ -1,0 +1,88 @@
+"""Whether the incremental backups of a schedule can be taken as such, for `pgkeep check`."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, LiteralString
+
+from shared.domain.schedule_gap import longest_gap
+from shared.errors import Refused
+from shared.settings import ClusterSettings
+from worker.commands.source_facts import connect_to
+from worker.postgres.table_facts import fetch_one, mapped_errors
+
+_FIRST_MAJOR: Final = 17  # release notes of PostgreSQL 17: pg_basebackup --incremental
+_NEVER_REMOVED: Final = timedelta(0)
+
+
+class IncrementalsHindered(Refused):
+    """The schedule wants incremental backups, and the server cannot give them."""
+
+    code = "incrementals-hindered"
+    hint = "Until it is corrected, full backups are taken, or none, as when_impossible says."
+
+
+def incrementals(cluster: ClusterSettings, now: datetime) -> str:
+    """What makes them possible on the server behind `dsn`.
+
+    Raises IncrementalsHindered, whose hint is the statement to run, and what connecting raises.
+    """
+    with connect_to(cluster)(cluster.database) as connection, mapped_errors():
+        server = fetch_one(connection, _SERVER)
+        if server["major"] < _FIRST_MAJOR:
+            return _always_full(cluster, server["major"])
+        _require_summaries({**server, **fetch_one(connection, _SUMMARIES)})
+    keep = timedelta(minutes=int(server["keep_minutes"]))
+    crons = (cluster.schedule.full, cluster.schedule.incremental)
+    gap = longest_gap([cron for cron in crons if cron], now)
+    kept = "for ever" if keep == _NEVER_REMOVED else f"for {_short(keep)}"
+    if _NEVER_REMOVED < keep <= gap:
+        raise IncrementalsHindered(
+            f"WAL summaries are kept {kept}, but backups come up to {_short(gap)} apart",
+            hint=_set_here(f"wal_summary_keep_time = '{_short(2 * gap)}'"),
+        )
+    return f"WAL is summarised, summaries are kept {kept}; backups come up to {_short(gap)} apart"
+
+
+def _always_full(cluster: ClusterSettings, major: int) -> str:
+    if cluster.incremental.when_impossible == "fail":
+        raise IncrementalsHindered(
+            f"PostgreSQL {major} takes no incremental backups: each scheduled one will fail",
+            hint='Set schedule.incremental = false, or incremental.when_impossible = "full".',
+        )
+    return f"PostgreSQL {major} takes none: full backups are taken instead"
+
+
+def _require_summaries(server: Mapping[str, Any]) -> None:
+    if server["summarize_wal"] != "on":
+        raise IncrementalsHindered(
+            "summarize_wal is off",
+            hint=_set_here("summarize_wal = on", " Then take a full backup."),
+        )
+    if not server["may_list"]:
+        role = server["role"]
+        raise IncrementalsHindered(
+            f"role {role} may not list WAL summaries",
+            hint=f"Run `GRANT EXECUTE ON FUNCTION pg_available_wal_summaries() TO {role};`.",
+        )
+
+
+def _set_here(assignment: str, then: str = "") -> str:
+    return f"Run `ALTER SYSTEM SET {assignment}; SELECT pg_reload_conf();` on that server.{then}"
+
+
+def _short(span: timedelta) -> str:
+    """In the units of a setting."""
+    hours, minutes = divmod(round(span.total_seconds() / 60), 60)
+    return f"{hours * 60 + minutes}min" if minutes else f"{hours}h"
+
+
+_SERVER: Final[LiteralString] = """
+SELECT current_setting('server_version_num')::int / 10000 AS major,
+       current_setting('summarize_wal', true) AS summarize_wal,
+       (SELECT setting FROM pg_settings WHERE name = 'wal_summary_keep_time') AS keep_minutes,
+       quote_ident(current_user) AS role
+"""
+
+_SUMMARIES: Final[LiteralString] = """
+SELECT has_function_privilege('pg_available_wal_summaries()', 'EXECUTE') AS may_list
+"""
