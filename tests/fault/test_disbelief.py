@@ -9,8 +9,9 @@ from shared.jobs.messages import VerifyJob
 from shared.repository.backups import list_backups
 from tests.harness.worker_services import CLUSTER, Site
 from worker.commands.cluster_identity import SignerUnbelieved
+from worker.commands.part_proof import DigestMismatch
 from worker.commands.perform import perform
-from worker.commands.verify import DigestMismatch, verify
+from worker.commands.verify import verify
 from worker.keys.generate import generate_key_set
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]

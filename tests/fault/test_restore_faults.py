@@ -1,9 +1,11 @@
 """What goes wrong around a restore: told before a byte is written, or nothing that could start."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,14 +33,10 @@ from tests.harness.worker_services import (
     startable,
     verify_with_postgres,
 )
-from worker.commands.restore import (
-    DiskTooSmall,
-    OwnerNeeded,
-    OwnerUnknown,
-    plan_only,
-    restore,
-)
+from worker.commands.file_owner import OwnerNeeded, OwnerUnknown
+from worker.commands.restore import plan_only, restore
 from worker.keys.generate import KeySet
+from worker.pipeline.disk_room import DiskTooSmall
 from worker.pipeline.file_writer import (
     MARKER,
     DiskFull,
@@ -107,10 +105,11 @@ def mounted(place: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave: int) -> None:
-    """Until `leave` bytes are free."""
-    state = os.statvfs(disk)
+    """Until no more than `leave` bytes are free, while others may write there, too."""
     with (disk / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, state.f_bavail * state.f_frsize - leave)
+        while (room := shutil.disk_usage(disk).free - leave) > 0:
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + room)
 
 
 def test_r07_a_disk_that_is_too_small_is_found_by_the_plan(

@@ -134,6 +134,7 @@ def _rehearse(
     programs = find_programs(document.postgres.major, services.settings.drill.program_directories)
     findings.postgres = programs.version
     prepared = _prepared(services, room, watch, findings)
+    findings.chain = prepared.plan.chain
     apply_restore(services, prepared, restore_command(socket_in(room.passage)))
     watch.lap(DrillPhase.FETCH_APPLY)
     findings.restored_bytes = prepared.plan.file_bytes

@@ -33,6 +33,7 @@ class Findings:
     checks: list[Check] = field(default_factory=list)
     tables: tuple[TableVerdict, ...] = ()
     reason: str = ""
+    chain: tuple[str, ...] = ()
     restored_bytes: int = 0
     restored_files: int = 0
     postgres: str = ""
@@ -85,6 +86,7 @@ def compose_report(
         wal_segments=fetched.segments if fetched else 0,
         wal_waited_ms=round(fetched.waited_s * 1000) if fetched else 0,
         rpo_ms=_lost_ms(findings.newest, _disaster(findings)),
+        chain=findings.chain if len(findings.chain) > 1 else (),
     )
 
 

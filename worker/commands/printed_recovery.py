@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from shared.domain.file_versions import PlannedFile
 from shared.domain.recovery_plan import RecoveryWindow
 from shared.domain.recovery_target import TargetAction
 from shared.repository.documents import DrillReport
+from worker.commands.extract import ExtractOutcome
 from worker.commands.printed import OUT, checks, megabytes, print_json
 from worker.commands.recover import RecoveryOutcome
 from worker.commands.recovery import PlannedRecovery
@@ -20,6 +22,7 @@ def restore_plan(prepared: PreparedRestore, rates: Estimate, *, as_json: bool) -
         print_json(
             {
                 "label": plan.label,
+                "chain": list(plan.chain),
                 "files": len(plan.files),
                 "bytes": plan.file_bytes,
                 "fetched_bytes": plan.fetched_bytes,
@@ -45,6 +48,11 @@ def restore_outcome(outcome: RestoreOutcome, *, as_json: bool) -> None:
         print_json(_restored(outcome))
         return
     _print_restored(outcome)
+    if not outcome.configured:
+        OUT.print("The source kept postgresql.conf elsewhere. What it had set is told by")
+        OUT.print(
+            f"  pgkeep show {outcome.cluster} --label {outcome.label} --configuration", markup=False
+        )
     planned = outcome.planned
     if planned is None:
         OUT.print("Start it with pg_ctl; archiving is off.")
@@ -80,11 +88,36 @@ def recovery_outcome(outcome: RecoveryOutcome, *, as_json: bool) -> None:
     OUT.print(f"It is on timeline {outcome.timeline}. Start it with pg_ctl; archiving is off.")
 
 
+def extract_outcome(outcome: ExtractOutcome, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "label": outcome.label,
+                "chain": list(outcome.chain),
+                "target": str(outcome.target),
+                "files": [_file(file) for file in outcome.files],
+                "bytes": outcome.bytes,
+                "fetched_bytes": outcome.fetched_bytes,
+            }
+        )
+        return
+    for file in outcome.files:
+        OUT.print(f"{_shown(file.path)}: {file.size} bytes", markup=False)
+    size = megabytes(outcome.bytes)
+    OUT.print(
+        f"{len(outcome.files)} files of backup {outcome.label}, {size}, are in {outcome.target}.",
+        markup=False,
+    )
+    OUT.print(_read_from(outcome.chain, outcome.fetched_bytes), markup=False)
+
+
 def drill_report(report: DrillReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
     OUT.print(f"drill of {report.label}: [bold]{report.verdict}[/] ({report.reason})")
+    if report.chain:
+        OUT.print(f"its chain: {', '.join(report.chain)}", markup=False)
     phases = ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in report.phases_ms.items())
     OUT.print(f"RTO {report.rto_ms / 1000:.1f} s: {phases}")
     if report.reached_lsn is not None:
@@ -105,7 +138,7 @@ def _plan_lines(prepared: PreparedRestore, rates: Estimate) -> Iterator[str]:
     plan, planned = prepared.plan, prepared.planned
     yield from plan.reasons
     yield (
-        f"{len(plan.files)} files, {megabytes(plan.file_bytes)}, of which "
+        f"{len(plan.files)} files, {megabytes(plan.file_bytes)}, for which "
         f"{megabytes(plan.fetched_bytes)} are fetched; about {_duration(rates.restore_seconds)} at "
         f"{megabytes(round(rates.restore.bytes_per_second))}/s ({rates.restore.source})"
     )
@@ -178,9 +211,11 @@ def _window(window: RecoveryWindow) -> dict[str, object]:
 def _restored(outcome: RestoreOutcome) -> dict[str, object]:
     return {
         "label": outcome.label,
+        "chain": list(outcome.chain),
         "target": str(outcome.target),
         "files": outcome.files,
         "bytes": outcome.bytes,
+        "fetched_bytes": outcome.fetched_bytes,
         "phases_ms": outcome.phases_ms,
         "recovery": None if outcome.planned is None else _recovery(outcome.planned),
     }
@@ -193,6 +228,12 @@ def _print_restored(outcome: RestoreOutcome) -> None:
         f"{megabytes(outcome.bytes)}, {seconds:.1f} s.",
         markup=False,
     )
+    if len(outcome.chain) > 1:
+        OUT.print(_read_from(outcome.chain, outcome.fetched_bytes), markup=False)
+
+
+def _read_from(chain: Sequence[str], fetched_bytes: int) -> str:
+    return f"{megabytes(fetched_bytes)} were read from {len(chain)} backups: {', '.join(chain)}"
 
 
 def _then(action: TargetAction) -> str:
@@ -203,6 +244,14 @@ def _then(action: TargetAction) -> str:
             return "It pauses there, readable; select pg_wal_replay_resume() promotes it."
         case TargetAction.SHUTDOWN:
             return "It shuts down there."
+
+
+def _file(file: PlannedFile) -> dict[str, object]:
+    return {"path": _shown(file.path), "size": file.size}
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")
 
 
 def _duration(seconds: float) -> str:

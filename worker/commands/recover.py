@@ -71,20 +71,22 @@ def recover(services: Services, request: RestoreRequest) -> RecoveryOutcome:
     prepared = prepare_restore(services, request, watch)
     with _place(services, prepared) as place:
         watch.lap(DrillPhase.PLAN)
-        apply_restore(services, prepared, restore_command(socket_in(place.passage)))
+        fetched = apply_restore(services, prepared, restore_command(socket_in(place.passage)))
         watch.lap(DrillPhase.FETCH_APPLY)
         services.progress.phase("replay")
         try:
-            return _replay(services, prepared, place, watch)
+            end, reached, timeline = _replay(services, prepared, place, watch)
         except PgkeepError as error:
             _leave_to_the_operator(services, prepared)
             state = f"{request.target} is kept; its recovery is not over"
             raise type(error)(f"{error.fact}; {state}", hint=error.advice) from None
+    return RecoveryOutcome(outcome_of(prepared, fetched, watch), end, reached, timeline)
 
 
 def _replay(
     services: Services, prepared: PreparedRestore, place: ReplayPlace, watch: Stopwatch
-) -> RecoveryOutcome:
+) -> tuple[Replayed, Lsn, int]:
+    """How it ended, the position that it reached, and the timeline that the copy is on."""
     patience = services.settings.drill.start_timeout_s
     with replayed(services, place, prepared) as (instance, _, end):
         watch.lap(DrillPhase.REPLAY)
@@ -99,8 +101,7 @@ def _replay(
     watch.lap(DrillPhase.OPEN)
     # A server that shut down at its target may have been gone before it was asked.
     reached = max(end.lsn or Lsn(0), control.minimum_recovery_end)
-    restored = outcome_of(prepared, watch)
-    return RecoveryOutcome(restored, end, reached, control.timeline)
+    return end, reached, control.timeline
 
 
 def _leave_to_the_operator(services: Services, prepared: PreparedRestore) -> None:

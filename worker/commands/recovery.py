@@ -1,12 +1,11 @@
 """Planning a recovery from the repository: which backup, which timeline, which WAL.
 
 Everything that can be known before a byte is written is asked here. The arithmetic is
-shared.domain.recovery_plan's; this module reads what it needs: every backup document once, one
+shared.domain.recovery_plan's; this module reads what it needs: every backup's document once, one
 listing of the archive, the timelines' history files.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from shared.domain.backup import BackupSource
@@ -15,7 +14,6 @@ from shared.domain.recovery_plan import (
     BackupCandidate,
     RecoveryPlan,
     RecoveryWindow,
-    plan_recovery,
     recovery_windows,
 )
 from shared.domain.recovery_target import (
@@ -27,24 +25,14 @@ from shared.domain.recovery_target import (
 )
 from shared.domain.wal_inventory import ListedArchive
 from shared.domain.wal_segment import WalFileKind, WalFileName
-from shared.errors import ClusterUnknown, PgkeepError, Refused
-from shared.event_log import log_event
-from shared.repository.backups import (
-    BackupNotFound,
-    StoredBackup,
-    list_backups,
-    read_backup,
-    read_cluster,
-)
+from shared.errors import ClusterUnknown, Refused
+from shared.repository.backups import BackupNotFound, StoredBackup, read_cluster
 from shared.repository.documents import BackupDocument
-from shared.repository.layout import BackupRef
 from shared.repository.wal_listing import list_archive
+from worker.commands.known_backups import KnownBackups, read_backups
 from worker.commands.services import Services
 from worker.commands.wal_reader import WalReader
-from worker.pipeline.in_order import map_in_order
 from worker.postgres.recovery_settings import Recovery
-
-_READ_AHEAD = 16
 
 
 class TargetActionImpossible(Refused):
@@ -85,7 +73,7 @@ class PlannedRecovery:
 
     plan: RecoveryPlan
     backup: StoredBackup
-    known: "KnownBackups"
+    known: KnownBackups
     archive: ListedArchive
 
     @property
@@ -100,33 +88,6 @@ class PlannedRecovery:
         return replace(self, plan=plan)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownBackups:
-    """The cluster's backups that can be believed, and sentences about those that cannot."""
-
-    stored: tuple[StoredBackup, ...]
-    refused: tuple[str, ...] = ()
-
-    @property
-    def candidates(self) -> tuple[BackupCandidate, ...]:
-        return tuple(candidate(item.document) for item in self.stored)
-
-    def named(self, label: str) -> StoredBackup | None:
-        return next((item for item in self.stored if item.document.label == label), None)
-
-    def plan(
-        self,
-        archive: ListedArchive,
-        target: RecoveryTarget,
-        *,
-        label: str | None,
-        timeline: int | None,
-    ) -> RecoveryPlan:
-        """Raises TargetUnreachable."""
-        plan = plan_recovery(self.candidates, archive, target, label=label, timeline=timeline)
-        return replace(plan, reasons=(*plan.reasons, *self.refused))
-
-
 def plan_to_target(
     services: Services, cluster: ClusterName, label: str | None, request: RecoveryRequest
 ) -> PlannedRecovery:
@@ -138,46 +99,6 @@ def plan_to_target(
     if backup is None:
         raise BackupNotFound(f"cluster {cluster} has no backup {plan.backup.label}")
     return PlannedRecovery(plan, backup, known, archive)
-
-
-def read_backups(services: Services, cluster: ClusterName, label: str | None) -> KnownBackups:
-    """Every backup's document, authenticated. One that cannot be believed is logged and left out,
-    unless it is the one that was named. Raises BackupNotFound when there is none at all.
-    """
-
-    def read(ref: BackupRef) -> StoredBackup | str:
-        try:
-            return read_backup(services.store, ref, services.pinned)
-        except PgkeepError as error:
-            if error.retryable or ref.label.text == label:
-                raise
-            log_event("backup-document-refused", label=ref.label, code=error.code, fact=error.fact)
-            return f"backup {ref.label} does not count: {error.fact}"
-
-    with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
-        refs = list_backups(services.store, cluster)
-        found = list(map_in_order(executor, read, refs, depth=_READ_AHEAD))
-    stored = tuple(item for item in found if isinstance(item, StoredBackup))
-    if not stored or (label and not any(item.document.label == label for item in stored)):
-        raise BackupNotFound(f"cluster {cluster} has no backup {label or 'at all'}")
-    return KnownBackups(stored, tuple(item for item in found if isinstance(item, str)))
-
-
-def candidate(document: BackupDocument) -> BackupCandidate:
-    """What the plan weighs of a backup."""
-    return BackupCandidate(
-        label=document.label,
-        timeline=document.timeline,
-        start_lsn=document.start_lsn,
-        stop_lsn=document.stop_lsn,
-        finished_at=document.finished_at,
-        segment_size=document.postgres.wal_segment_size,
-        wal_included=document.wal_included,
-        next_xid=document.next_xid,
-        stored_bytes=document.stored_size,
-        plain_bytes=document.plain_size,
-        suspect=document.suspect,
-    )
 
 
 def recovery_of(

@@ -1,24 +1,35 @@
-"""`pgkeep restore`: a data directory out of the repository, planned before a byte is written."""
+"""`pgkeep restore`: a data directory out of the repository, planned before a byte is written.
 
+An incremental backup is restored from its chain, in place: of every file the newest blocks are
+fetched from wherever they lie and written where they belong, once.
+"""
+
+import itertools
 import os
-import pwd
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from shared.domain.cluster import ClusterName
-from shared.domain.fetch_plan import Fetch
 from shared.domain.file_versions import PlannedFile
 from shared.domain.recovery_target import TargetAction
 from shared.domain.restore_plan import RestorePlan, plan_restore
 from shared.domain.tablespace_places import TablespaceLocation, place_tablespaces
-from shared.errors import InvalidInput, Refused
 from shared.repository.backups import StoredBackup, find_backup, read_backup
+from shared.repository.chains import read_chain
 from shared.repository.documents import BackupDocument
-from worker.commands.opened_backup import OpenedBackup, open_backup, require_complete
+from worker.commands.chain_labels import checked_label
+from worker.commands.chain_manifest import (
+    MadeEntries,
+    ManifestDraft,
+    draft_manifest,
+    manifest_text,
+)
+from worker.commands.fetched_files import VolumeOpener, volume_opener, write_files
+from worker.commands.file_owner import find_owner
+from worker.commands.opened_backup import OpenedBackup
+from worker.commands.opened_chain import OpenedChain, open_chain
 from worker.commands.recovery import (
     PlannedRecovery,
     RecoveryRequest,
@@ -27,43 +38,19 @@ from worker.commands.recovery import (
 )
 from worker.commands.services import Services, Stopwatch
 from worker.commands.wal_server import restore_command
-from worker.pipeline.file_writer import Owner, TargetTree, disk_errors
+from worker.pipeline.disk_room import require_room
+from worker.pipeline.file_writer import TargetTree, disk_errors
 from worker.pipeline.in_order import map_in_order
-from worker.pipeline.sealed_download import SealedBlob
-from worker.postgres.recovery_settings import (
-    STANDBY_SIGNAL,
-    Recovery,
-    prepare_recovery,
-    relink_tablespaces,
-)
+from worker.postgres.backup_label import BACKUP_LABEL
+from worker.postgres.recovery_settings import Recovery, prepare_recovery, relink_tablespaces
 
 # The first estimate before a drill has measured one: a cautious single stream from Blob Storage.
 ASSUMED_BYTES_PER_SECOND = 200e6
 # Room for WAL, logs and the file system's own needs, beside the files themselves.
 HEADROOM = 64 << 20
+_MAIN_CONFIGURATION = b"postgresql.conf"
 # Of the WAL that is replayed, this much lies in pg_wal at once: max_wal_size as PostgreSQL has it.
 REPLAY_ROOM = 1 << 30
-
-
-class DiskTooSmall(Refused):
-    """The file system of the target has less room than the plan needs."""
-
-    code = "disk-too-small"
-    hint = "Choose a larger disk, or map tablespaces elsewhere with --tablespace-mapping OLD=NEW."
-
-
-class OwnerNeeded(Refused):
-    """Restoring as root without saying whose the files shall be."""
-
-    code = "owner-needed"
-    hint = "Give --owner ACCOUNT or drill.run_as: PostgreSQL refuses to run as root."
-
-
-class OwnerUnknown(InvalidInput):
-    """An account that this host does not have."""
-
-    code = "owner-unknown"
-    hint = "Name an existing account, usually postgres."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +84,23 @@ class Chosen:
 class PreparedRestore:
     """Everything known before the first byte is written.
 
-    `planned` is None for a restore that ends with its backup.
+    The plan's files are all but backup_label, which shall hold `label`. `planned` is None for a
+    restore that ends with its backup.
     """
 
     request: RestoreRequest
-    backup: OpenedBackup
+    chain: OpenedChain
+    volumes: VolumeOpener
     plan: RestorePlan
-    manifest: bytes
+    label: bytes
+    manifest: ManifestDraft
     tree: TargetTree
     planned: PlannedRecovery | None
+
+    @property
+    def backup(self) -> OpenedBackup:
+        """The one that is restored: of a chain the newest."""
+        return self.chain.newest
 
     def recovery(self, command: str | None) -> Recovery:
         """What postgresql.auto.conf shall say; `command` fetches WAL, if any is planned."""
@@ -119,13 +114,21 @@ class PreparedRestore:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """What was written, and milliseconds per phase: plan, keys, fetch_apply."""
+    """What was written, and milliseconds per phase: plan, keys, fetch_apply.
 
+    `chain` are the backups that were read, the full first; `fetched_bytes` so much of them.
+    `configured`: it holds a postgresql.conf, which on some systems lies elsewhere.
+    """
+
+    cluster: ClusterName
     label: str
+    chain: tuple[str, ...]
     target: Path
     files: int
     bytes: int
+    fetched_bytes: int
     phases_ms: dict[str, int]
+    configured: bool = True
     planned: PlannedRecovery | None = None
     action: TargetAction = TargetAction.PROMOTE
 
@@ -137,18 +140,23 @@ def restore(services: Services, request: RestoreRequest) -> RestoreOutcome:
     """
     watch = Stopwatch(services.clocks.monotonic)
     prepared = prepare_restore(services, request, watch)
-    apply_restore(services, prepared, restore_command(services.settings.wal.socket))
+    command = restore_command(services.settings.wal.socket)
+    fetched = apply_restore(services, prepared, command)
     watch.lap("fetch_apply")
-    return outcome_of(prepared, watch)
+    return outcome_of(prepared, fetched, watch)
 
 
-def outcome_of(prepared: PreparedRestore, watch: Stopwatch) -> RestoreOutcome:
+def outcome_of(prepared: PreparedRestore, fetched_bytes: int, watch: Stopwatch) -> RestoreOutcome:
     return RestoreOutcome(
+        cluster=prepared.request.cluster,
         label=prepared.plan.label,
+        chain=prepared.plan.chain,
         target=prepared.request.target,
         files=len(prepared.plan.files),
         bytes=prepared.plan.file_bytes,
+        fetched_bytes=fetched_bytes,
         phases_ms=watch.phases,
+        configured=any(file.path == _MAIN_CONFIGURATION for file in prepared.plan.files),
         planned=prepared.planned,
         action=prepared.request.recovery.action,
     )
@@ -166,65 +174,55 @@ def prepare_restore(
     services.progress.phase("plan")
     owner = find_owner(request.owner)
     chosen = chosen or _choose(services, request)
-    require_complete(services, chosen.stored)
+    stored = read_chain(services.store, chosen.stored, services.pinned)
     places = _places(request, chosen.stored.document)
     tree = TargetTree(request.target, places, owner)
     tree.check_empty()
     watch.lap("plan")
     services.progress.phase("keys")
-    backup = open_backup(services, chosen.stored)
+    chain = open_chain(services, stored)
     watch.lap("keys")
     with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
-        index = backup.index(executor)
-        manifest = backup.manifest(executor)
-    block_size = chosen.stored.document.postgres.block_size
-    plan = plan_restore([index], places, block_size=block_size, reasons=chosen.reasons)
+        indexes, volumes = chain.indexes(executor), volume_opener(chain)
+        label = checked_label(chain, indexes, volumes, executor)
+        plan = plan_restore(
+            indexes,
+            places,
+            block_size=chain.block_size,
+            reasons=[*chosen.reasons, *_chain_reason(stored.labels)],
+            without=(BACKUP_LABEL,),
+        )
+        manifest = draft_manifest(chain, plan, executor)
     wal_bytes = chosen.planned.plan.wal_bytes if chosen.planned else 0
     _check_room(plan, request.target, HEADROOM + min(wal_bytes, REPLAY_ROOM))
     watch.lap("plan")
-    return PreparedRestore(request, backup, plan, manifest, tree, chosen.planned)
+    return PreparedRestore(request, chain, volumes, plan, label, manifest, tree, chosen.planned)
 
 
-def apply_restore(services: Services, prepared: PreparedRestore, command: str | None) -> None:
+def apply_restore(services: Services, prepared: PreparedRestore, command: str | None) -> int:
     """Fetch, open, decompress and write in parallel; pg_control gets its name last.
 
-    `command` becomes the restore_command of a recovery that goes beyond the backup.
+    `command` becomes the restore_command of a recovery that goes beyond the backup. Returns the
+    stored bytes that were read.
     """
-    plan, tree = prepared.plan, prepared.tree
+    plan, tree, sync = prepared.plan, prepared.tree, prepared.request.sync
     services.progress.phase("fetch+apply")
-    threads = services.settings.worker.transfer_threads
     try:
         tree.prepare(plan.directories, f"restoring backup {plan.label}")
-        with ThreadPoolExecutor(threads) as executor:
-            volumes = {name: prepared.backup.volume(name) for name in _volume_names(plan)}
-            work = partial(_apply_fetch, volumes, plan, tree)
-            done, total = 0, plan.file_bytes
-            for written in map_in_order(executor, work, plan.fetches, depth=threads + 1):
-                done += written
-                services.progress.advance(done, total)
-            for file in plan.files:
-                if not file.size:
-                    tree.touch(file)
-            with disk_errors(os.fsencode(tree.root)):
-                manifest = _own_files(prepared, command)
-            # The copy is no standby: prepare_recovery has removed the source's signal.
-            kept = [file for file in plan.files if file.path != os.fsencode(STANDBY_SIGNAL)]
-            tree.finish([*kept, manifest], executor, sync=prepared.request.sync)
+        with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
+            made = MadeEntries(prepared.manifest, tree, executor)
+            fetched = write_files(services, executor, prepared.volumes, plan, tree, made.add)
+            own = _own_files(prepared, made)
+            if sync:
+                written = itertools.chain(plan.files, own)
+                for _ in map_in_order(executor, tree.flush, written, depth=16):
+                    pass
+        with disk_errors(os.fsencode(tree.root)):
+            _steer_recovery(prepared, command)
+        tree.finish(sync=sync)
     finally:
         tree.close()
-
-
-def find_owner(account: str | None) -> Owner | None:
-    """None for a normal user, who owns what it writes. Raises OwnerNeeded, OwnerUnknown."""
-    if os.geteuid() != 0:
-        return None
-    if account is None:
-        raise OwnerNeeded("pgkeep runs as root and nobody said who shall own the files")
-    try:
-        entry = pwd.getpwnam(account)
-    except KeyError:
-        raise OwnerUnknown(f"this host has no account {account!r}") from None
-    return Owner(entry.pw_uid, entry.pw_gid)
+    return fetched
 
 
 def _choose(services: Services, request: RestoreRequest) -> Chosen:
@@ -251,42 +249,33 @@ def _places(request: RestoreRequest, document: BackupDocument) -> list[Tablespac
     return place_tablespaces(originals, mapping, str(request.target))
 
 
-def _own_files(prepared: PreparedRestore, command: str | None) -> PlannedFile:
-    """What a restore adds to PostgreSQL's own files: how to recover, and their manifest."""
+def _chain_reason(labels: Sequence[str]) -> Iterator[str]:
+    if len(labels) > 1:
+        yield "it is restored from the chain " + ", ".join(labels)
+
+
+def _own_files(prepared: PreparedRestore, made: MadeEntries) -> list[PlannedFile]:
+    """backup_label, and the manifest of everything that is there by now."""
     tree, mode = prepared.tree, 0o600
-    manifest = PlannedFile(b"backup_manifest", len(prepared.manifest), mode)
-    tree.write(manifest, 0, memoryview(prepared.manifest))
-    prepare_recovery(prepared.request.target, prepared.recovery(command))
+    label = PlannedFile(BACKUP_LABEL, len(prepared.label), mode)
+    tree.write(label, [(0, memoryview(prepared.label))])
+    made.add(label)
+    manifest, size = PlannedFile(b"backup_manifest", 0, mode), 0
+    for chunk in manifest_text(prepared.manifest, made.all()):
+        size += tree.write(manifest, [(size, memoryview(chunk))])
+    return [label, manifest]
+
+
+def _steer_recovery(prepared: PreparedRestore, command: str | None) -> None:
+    """How the copy recovers, and where its tablespaces lie."""
+    target = prepared.request.target
+    prepare_recovery(target, prepared.recovery(command))
     outside = {p.oid: p.location for p in prepared.plan.tablespaces if not p.in_place}
-    relink_tablespaces(prepared.request.target, outside)
-    return manifest
-
-
-def _apply_fetch(
-    volumes: Mapping[str, SealedBlob], plan: RestorePlan, tree: TargetTree, fetch: Fetch
-) -> int:
-    """Returns the bytes written to files."""
-    written = 0
-    plains = volumes[fetch.volume].frames(fetch)
-    for frame, plain in zip(fetch.frames, plains, strict=True):
-        view = memoryview(plain)
-        for extent in frame.extents:
-            piece = view[extent.plain_offset : extent.plain_offset + extent.length]
-            tree.write(plan.files[extent.file], extent.file_offset, piece)
-            written += extent.length
-    return written
-
-
-def _volume_names(plan: RestorePlan) -> list[str]:
-    return sorted({fetch.volume for fetch in plan.fetches})
+    relink_tablespaces(target, outside)
 
 
 def _check_room(plan: RestorePlan, target: Path, more: int) -> None:
-    existing = next(path for path in (target, *target.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    inside = sum(file.size for file in plan.files if not _outside(plan, file))
-    if free < inside + more:
-        raise DiskTooSmall(f"{existing} has {free} bytes free, the restore needs {inside + more}")
+    require_room(target, sum(file.size for file in plan.files if not _outside(plan, file)) + more)
 
 
 def _outside(plan: RestorePlan, file: PlannedFile) -> bool:

@@ -2,7 +2,8 @@
 
 Until `finish`, a RESTORE_INCOMPLETE marker stands and global/pg_control has another name, so that
 PostgreSQL cannot start from the directory. Files are created O_EXCL|O_NOFOLLOW below directory
-descriptors that stay open: a symlink planted meanwhile is refused, not followed.
+descriptors that stay open: a symlink planted meanwhile is refused, not followed. Pieces of a file
+come in any order and are written where they belong: there is never a second copy of anything.
 """
 
 import errno
@@ -11,7 +12,6 @@ import shutil
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from shared.domain.file_versions import PlannedFile
 from shared.domain.restore_plan import PG_CONTROL
 from shared.domain.tablespace_places import TablespaceLocation
 from shared.errors import Refused, Unavailable
-from worker.pipeline.in_order import map_in_order
 
 MARKER = "RESTORE_INCOMPLETE"
 _HIDDEN_CONTROL = b"global/pg_control.restoring"
@@ -29,6 +28,7 @@ _PID_FILE, _OPTIONS_FILE = "postmaster.pid", "postmaster.opts"
 _MARK = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -94,15 +94,17 @@ class TargetTree:
     def prepare(self, directories: Iterable[PlannedFile], note: str) -> None:
         """Clear an unfinished restore, set the marker, make every directory."""
         self.check_empty()
+        planned = sorted({item.path: item for item in directories}.items())
+        # No member stands for a root: the group may read it if it may read all that is below.
+        mode = mode_of(min((item.mode for _, item in planned), default=0), 0o700)
         for root in self._roots:
             with disk_errors(os.fsencode(root)):
                 _clear(root)
                 root.mkdir(parents=True, exist_ok=True)
                 self._mark(root, note)
-                root.chmod(0o700)
+                root.chmod(mode)
         self._open(b"", os.open(self.root, _DIRECTORY))
         # pg_tblspc comes first: the tablespaces' own directories hang below it.
-        planned = sorted({item.path: item for item in directories}.items())
         below = [pair for pair in planned if not pair[0].startswith(b"pg_tblspc/")]
         for path, item in below:
             self._make_directory(path, item.mode)
@@ -112,36 +114,52 @@ class TargetTree:
             if path.startswith(b"pg_tblspc/") and path not in self._directories:
                 self._make_directory(path, item.mode)
 
-    def write(self, file: PlannedFile, offset: int, data: memoryview) -> None:
-        """Write `data` at `offset`, creating the file first when this is its first piece."""
-        descriptor = self._open_file(file)
+    def write(self, file: PlannedFile, pieces: Iterable[tuple[int, memoryview]]) -> int:
+        """Write each piece at its offset, creating the file first when these are its first ones.
+
+        Returns the bytes written.
+        """
+        descriptor, total = self._open_file(file), 0
         try:
             with disk_errors(file.path):
-                while data:
-                    written = os.pwrite(descriptor, data, offset)
-                    data = data[written:]
-                    offset += written
+                for offset, data in pieces:
+                    _write_at(descriptor, offset, data)
+                    total += len(data)
         finally:
             os.close(descriptor)
+        return total
 
-    def touch(self, file: PlannedFile) -> None:
-        """Create an empty file."""
-        os.close(self._open_file(file))
+    def ensure(self, file: PlannedFile) -> None:
+        """Create the file if nothing was written to it."""
+        if _hidden(file.path) not in self._created:
+            os.close(self._open_file(file))
 
-    def finish(self, files: Iterable[PlannedFile], executor: Executor, *, sync: bool) -> None:
-        """Flush everything, give pg_control its real name, remove the marker: in this order."""
+    @contextmanager
+    def reading(self, file: PlannedFile) -> Iterator[int]:
+        """A descriptor of what was written, good for reading and flushing."""
+        path = _hidden(file.path)
+        parent, _, name = path.rpartition(b"/")
+        with disk_errors(path):
+            descriptor = os.open(name, _READ, dir_fd=self._directories[parent])
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def flush(self, file: PlannedFile) -> None:
+        with self.reading(file) as descriptor:
+            os.fsync(descriptor)
+
+    def finish(self, *, sync: bool, control: bytes = PG_CONTROL) -> None:
+        """Give pg_control its name and remove the marker: when all files are written and flushed.
+
+        `control` is another name for what shall never be a data directory.
+        """
         if sync:
-            for _ in map_in_order(executor, self._sync_file, files, depth=16):
-                pass
             self._sync_directories()
-        parent = self._directories[b"global"]
         with disk_errors(PG_CONTROL):
-            os.rename(
-                _HIDDEN_CONTROL.rpartition(b"/")[2],
-                PG_CONTROL.rpartition(b"/")[2],
-                src_dir_fd=parent,
-                dst_dir_fd=parent,
-            )
+            if _HIDDEN_CONTROL in self._created:
+                self._rename_control(control)
             for root in self._roots:
                 (root / MARKER).unlink()
         if sync:
@@ -152,8 +170,14 @@ class TargetTree:
             os.close(descriptor)
         self._directories.clear()
 
+    def _rename_control(self, control: bytes) -> None:
+        parent, _, hidden = _HIDDEN_CONTROL.rpartition(b"/")
+        within = self._directories[parent]
+        name = control.rpartition(b"/")[2]
+        os.rename(hidden, name, src_dir_fd=within, dst_dir_fd=within)
+
     def _open_file(self, file: PlannedFile) -> int:
-        path = _HIDDEN_CONTROL if file.path == PG_CONTROL else file.path
+        path = _hidden(file.path)
         parent, _, name = path.rpartition(b"/")
         directory = self._directories.get(parent)
         if directory is None:
@@ -165,6 +189,8 @@ class TargetTree:
                     descriptor = os.open(name, _CREATE, mode_of(file.mode, 0o600), dir_fd=directory)
                     self._created.add(path)
                     self._own(descriptor)
+                    if file.composed:  # what no piece fills is zeros
+                        os.ftruncate(descriptor, file.size)
                     return descriptor
             return os.open(name, _REOPEN, dir_fd=directory)
 
@@ -203,14 +229,6 @@ class TargetTree:
         if self._owner:
             os.fchown(descriptor, self._owner.uid, self._owner.gid)
 
-    def _sync_file(self, file: PlannedFile) -> None:
-        descriptor = self._open_file(file)
-        try:
-            with disk_errors(file.path):
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
     def _sync_directories(self) -> None:
         for path, descriptor in self._directories.items():
             with disk_errors(path):
@@ -238,6 +256,17 @@ def check_restorable_into(root: Path) -> None:
 def mode_of(mode: int, least: int) -> int:
     """The source's mode, kept to owner and, where the cluster allows it, group reading."""
     return least | (stat.S_IMODE(mode) & (0o750 if least & stat.S_IXUSR else 0o640))
+
+
+def _hidden(path: bytes) -> bytes:
+    return _HIDDEN_CONTROL if path == PG_CONTROL else path
+
+
+def _write_at(descriptor: int, offset: int, data: memoryview) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data = data[written:]
+        offset += written
 
 
 def _clear(root: Path) -> None:

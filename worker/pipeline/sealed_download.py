@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 
-from shared.domain.fetch_plan import Fetch
+from shared.domain.fetch_plan import Fetch, PlannedFrame
 from shared.errors import FrameCorrupt
 from shared.repository.blob_store import BlobName, BlobStore
 from worker.pipeline.in_order import map_in_order
@@ -47,12 +47,16 @@ class SealedBlob:
         """`length` bytes at `offset` of the zstd stream, authenticated."""
         return memoryview(self.opener.open_range(offset, offset + length, self.stored))
 
-    def frames(self, fetch: Fetch) -> Iterator[bytes]:
-        """Plaintexts of the fetch's frames, in order. Raises SegmentCorrupt, FrameCorrupt."""
+    def frames(self, fetch: Fetch) -> Iterator[tuple[PlannedFrame, bytes]]:
+        """The fetch's frames that fill anything, in order, each with its plaintext.
+
+        Raises SegmentCorrupt, FrameCorrupt.
+        """
         data = self.compressed(fetch.stored_offset, fetch.stored_length)
         ends = accumulate((frame.stored_length for frame in fetch.frames), initial=0)
         for frame, (start, end) in zip(fetch.frames, pairwise(ends), strict=True):
-            yield decompress_frame(data[start:end], frame.plain_length)
+            if frame.extents:
+                yield frame, decompress_frame(data[start:end], frame.plain_length)
 
     def frame_table(self) -> FrameTable:
         """The seek table behind the frames. Raises FrameCorrupt."""
@@ -107,10 +111,16 @@ def _compressed_stream(
     )
     if watch is not None:
         watch(blob.stored(0, HEADER_LENGTH), 0)
-    for stored, plain, segments in map_in_order(executor, partial(_open, blob), spans, depth):
-        if watch is not None:
-            watch(stored, segments)
-        yield plain
+    windows = map_in_order(executor, partial(_open, blob), spans, depth)
+    yield from map(partial(_watched, watch), windows)
+
+
+def _watched(watch: StoredWatch | None, window: tuple[bytes, Buffer, int]) -> Buffer:
+    """A function of its own, so that nothing keeps the stored bytes while the others are used."""
+    stored, plain, segments = window
+    if watch is not None:
+        watch(stored, segments)
+    return plain
 
 
 def _open(blob: SealedBlob, span: SegmentSpan) -> tuple[bytes, Buffer, int]:

@@ -1,25 +1,38 @@
-"""PostgreSQL's backup_manifest: reading it, and making file checksums comparable with it.
+"""PostgreSQL's backup_manifest: read in one pass, strictly, with little in memory.
 
 Format: PostgreSQL manual, "Backup Manifest Format". Stricter than PostgreSQL's own parser where
 that costs nothing: no duplicate keys, no numbers in strings, no paths that leave the directory.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, NoReturn, Protocol
-
-import google_crc32c
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from shared.domain.lsn import Lsn
 from shared.errors import LsnInvalid, ManifestInvalid
+from worker.postgres.file_checksum import ChecksumAlgorithm, FileChecksum, file_checksum
+from worker.postgres.manifest_files import ManifestFile, ManifestFiles
+from worker.postgres.manifest_json import Json, ManifestJson
+
+__all__ = [
+    "MANIFEST_SIZE_LIMIT",
+    "BackupManifest",
+    "ChecksumAlgorithm",
+    "FileChecksum",
+    "ManifestFile",
+    "WalRange",
+    "file_checksum",
+    "parse",
+    "read",
+]
 
 MANIFEST_SIZE_LIMIT: Final = 1 << 30  # about five million files
 _VERSION_KEY: Final = "PostgreSQL-Backup-Manifest-Version"
-_TOP_KEYS: Final = {_VERSION_KEY, "System-Identifier", "Files", "WAL-Ranges", "Manifest-Checksum"}
+_SYSTEM_KEY: Final = "System-Identifier"
+_CHECKSUM_KEY: Final = "Manifest-Checksum"
+_SCALAR_KEYS: Final = {_VERSION_KEY, _SYSTEM_KEY, _CHECKSUM_KEY}
 _FILE_KEYS: Final = {
     "Path",
     "Encoded-Path",
@@ -33,59 +46,8 @@ _SIZE_MAX: Final = 2**63 - 1  # off_t
 _TIMELINE_MAX: Final = 2**32 - 1
 _SYSTEM_IDENTIFIER_MAX: Final = 2**64 - 1
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*")
-_LEAVES_DIRECTORY = re.compile(rb"(^|/)\.{0,2}(/|$)|\0")  # empty, "." or ".." as a component
-
-_Json = dict[str, object]
-
-
-class ChecksumAlgorithm(StrEnum):
-    """As BASE_BACKUP takes it and the manifest writes it."""
-
-    CRC32C = "CRC32C"
-    SHA224 = "SHA224"
-    SHA256 = "SHA256"
-    SHA384 = "SHA384"
-    SHA512 = "SHA512"
-
-    @property
-    def digest_size(self) -> int:
-        return 4 if self is ChecksumAlgorithm.CRC32C else int(self[3:]) // 8
-
-
+_LEAVES_DIRECTORY = re.compile(rb"(^|/)\.{0,2}(/|\Z)|\0")  # empty, "." or ".." as a component
 _ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in ChecksumAlgorithm}
-
-
-class FileChecksum(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-    def digest(self) -> bytes: ...
-
-
-class _Crc32c:
-    """The manifest holds the server's uint32 as it lies in memory, little-endian everywhere today.
-
-    google_crc32c hands digests out big-endian.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, data: bytes, /) -> None:
-        self._value = google_crc32c.extend(self._value, data)
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(4, "little")
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestFile:
-    """`checksum` is empty when the backup was taken without."""
-
-    size: int
-    last_modified: str
-    checksum_algorithm: ChecksumAlgorithm | None
-    checksum: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,84 +69,108 @@ class BackupManifest:
     wal_ranges: tuple[WalRange, ...]
 
 
-def file_checksum(algorithm: ChecksumAlgorithm) -> FileChecksum:
-    """A fresh accumulator whose digest() equals ManifestFile.checksum for the same bytes."""
-    if algorithm is ChecksumAlgorithm.CRC32C:
-        return _Crc32c()
-    return hashlib.new(algorithm.lower())
-
-
 def parse(raw: bytes, *, size_limit: int = MANIFEST_SIZE_LIMIT) -> BackupManifest:
     """Raises ManifestInvalid, and nothing else, for whatever PostgreSQL did not write."""
-    if len(raw) > size_limit:
-        raise ManifestInvalid(f"the manifest has {len(raw)} bytes, more than {size_limit}")
-    document = _top_level(_load(raw))
-    version = _version(document)
-    system_identifier = _system_identifier(document, version)
-    files = _files(_array(document, "Files"))
-    wal_ranges = tuple(map(_wal_range, _array(document, "WAL-Ranges")))
-    _verify_checksum(raw, document)
-    if not files or not wal_ranges:
-        raise ManifestInvalid("the manifest names no files or no WAL")
-    return BackupManifest(version, system_identifier, files, wal_ranges)
+    return read([raw], size_limit=size_limit)
 
 
-def _load(raw: bytes) -> object:
-    try:
-        return json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_float=_no_such_number,
-            parse_constant=_no_such_number,
-        )
-    except UnicodeDecodeError as error:
-        raise ManifestInvalid(f"byte {error.start} is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(f"not JSON: {error}") from None
-
-
-def _object(pairs: list[tuple[str, object]]) -> _Json:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ManifestInvalid("an object holds the same key twice")
-    return members
-
-
-def _no_such_number(literal: str) -> NoReturn:
-    raise ManifestInvalid(f"{literal[:40]!r} is not an integer")
-
-
-def _top_level(document: object) -> _Json:
-    if isinstance(document, dict) and next(iter(document), None) != _VERSION_KEY:
+def read(chunks: Iterable[bytes], *, size_limit: int = MANIFEST_SIZE_LIMIT) -> BackupManifest:
+    """As `parse`, from pieces of any size, of which none is kept."""
+    lines = _Lines(size_limit)
+    found = _Found()
+    document = ManifestJson(lines.watch(chunks))
+    for key in document.members():
+        if not found.scalars and key != _VERSION_KEY:
+            break
+        found.take(key, document)
+    if not found.scalars:
         raise ManifestInvalid("the manifest does not begin with its version")
-    return _members(document, _TOP_KEYS, "the manifest")
+    version = _version(found.scalars)
+    system_identifier = _system_identifier(found.scalars, version)
+    lines.verify(found.scalars)
+    if not found.files or not found.wal_ranges:
+        raise ManifestInvalid("the manifest names no files or no WAL")
+    return BackupManifest(version, system_identifier, found.files, tuple(found.wal_ranges))
 
 
-def _version(document: _Json) -> int:
+class _Lines:
+    """The last line holds the SHA-256 of all lines before it."""
+
+    def __init__(self, size_limit: int) -> None:
+        self._room, self._size_limit = size_limit, size_limit
+        self._digest = hashlib.sha256()
+        self._last = b""
+        self._only_one = True
+
+    def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._room -= len(chunk)
+            if self._room < 0:
+                raise ManifestInvalid(f"the manifest has more than {self._size_limit} bytes")
+            self._see(chunk)
+            yield chunk
+
+    def verify(self, scalars: Json) -> None:
+        if not self._last.endswith(b"\n"):
+            raise ManifestInvalid("the last line does not end in a newline")
+        if self._only_one:
+            raise ManifestInvalid("the manifest has one line only")
+        expected = _text(scalars, _CHECKSUM_KEY)
+        if not re.fullmatch(r"[0-9A-Fa-f]{64}", expected):
+            raise ManifestInvalid(f"the manifest's own checksum {expected[:80]!r} is invalid")
+        if self._digest.digest() != bytes.fromhex(expected):
+            raise ManifestInvalid("the manifest does not match its own checksum")
+
+    def _see(self, chunk: bytes) -> None:
+        seen = self._last + chunk
+        last_line = seen.rfind(b"\n", 0, -1) + 1
+        self._digest.update(memoryview(seen)[:last_line])
+        self._last = seen[last_line:]
+        self._only_one = self._only_one and not last_line
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the document has said so far."""
+
+    scalars: Json = field(default_factory=dict)
+    files: ManifestFiles = field(default_factory=ManifestFiles)
+    wal_ranges: list[WalRange] = field(default_factory=list)
+
+    def take(self, key: str, document: ManifestJson) -> None:
+        if key == "Files":
+            for entry in document.elements(key):
+                _add_file(entry, self.files)
+        elif key == "WAL-Ranges":
+            self.wal_ranges += map(_wal_range, document.elements(key))
+        elif key in _SCALAR_KEYS:
+            self.scalars[key] = document.value()
+        else:
+            raise ManifestInvalid(f"the manifest holds the unknown field {key[:40]!r}")
+
+
+def _version(document: Json) -> int:
     version = _integer(document, _VERSION_KEY, _SIZE_MAX)
     if version not in (1, 2):
         raise ManifestInvalid(f"manifest version {version} is unknown")
     return version
 
 
-def _system_identifier(document: _Json, version: int) -> int | None:
-    if version == 1 and "System-Identifier" not in document:
+def _system_identifier(document: Json, version: int) -> int | None:
+    if version == 1 and _SYSTEM_KEY not in document:
         return None
-    return _integer(document, "System-Identifier", _SYSTEM_IDENTIFIER_MAX, minimum=1)
+    return _integer(document, _SYSTEM_KEY, _SYSTEM_IDENTIFIER_MAX, minimum=1)
 
 
-def _files(entries: list[object]) -> dict[bytes, ManifestFile]:
-    files: dict[bytes, ManifestFile] = {}
-    for entry in entries:
-        members = _members(entry, _FILE_KEYS, "a file")
-        path = _path(members)
-        if path in files:
-            raise ManifestInvalid(f"path {path!r} occurs twice")
-        files[path] = _file(members, path)
-    return files
+def _add_file(entry: object, files: ManifestFiles) -> None:
+    members = _members(entry, _FILE_KEYS, "a file")
+    path = _path(members)
+    if path in files:
+        raise ManifestInvalid(f"path {path!r} occurs twice")
+    files.append(path, _file(members, path))
 
 
-def _path(members: _Json) -> bytes:
+def _path(members: Json) -> bytes:
     match members.get("Path"), members.get("Encoded-Path"):
         case str(path), None:
             raw = path.encode("utf-8", "surrogatepass")
@@ -203,7 +189,7 @@ def _path(members: _Json) -> bytes:
     return raw
 
 
-def _file(members: _Json, path: bytes) -> ManifestFile:
+def _file(members: Json, path: bytes) -> ManifestFile:
     algorithm, checksum = _checksum(members, path)
     return ManifestFile(
         size=_integer(members, "Size", _SIZE_MAX),
@@ -213,7 +199,7 @@ def _file(members: _Json, path: bytes) -> ManifestFile:
     )
 
 
-def _checksum(members: _Json, path: bytes) -> tuple[ChecksumAlgorithm | None, bytes]:
+def _checksum(members: Json, path: bytes) -> tuple[ChecksumAlgorithm | None, bytes]:
     name, text = _text(members, "Checksum-Algorithm", ""), _text(members, "Checksum", "")
     if not name and not text:
         return None, b""
@@ -234,29 +220,7 @@ def _wal_range(entry: object) -> WalRange:
     return WalRange(timeline, start, end)
 
 
-def _verify_checksum(raw: bytes, document: _Json) -> None:
-    """The last line holds the SHA-256 of all lines before it."""
-    last_line = raw.rfind(b"\n", 0, len(raw) - 1) + 1
-    if not raw.endswith(b"\n"):
-        raise ManifestInvalid("the last line does not end in a newline")
-    if not last_line:
-        raise ManifestInvalid("the manifest has one line only")
-    expected = _text(document, "Manifest-Checksum")
-    if not re.fullmatch(r"[0-9A-Fa-f]{64}", expected):
-        raise ManifestInvalid(f"the manifest's own checksum {expected[:80]!r} is invalid")
-    actual = hashlib.sha256(memoryview(raw)[:last_line]).digest()
-    if actual != bytes.fromhex(expected):
-        raise ManifestInvalid("the manifest does not match its own checksum")
-
-
-def _array(document: _Json, key: str) -> list[object]:
-    value = document.get(key, [])
-    if not isinstance(value, list):
-        raise ManifestInvalid(f"{key} is not an array")
-    return value
-
-
-def _members(value: object, known: set[str], what: str) -> _Json:
+def _members(value: object, known: set[str], what: str) -> Json:
     if not isinstance(value, dict):
         raise ManifestInvalid(f"{what} is not an object")
     if not value.keys() <= known:
@@ -265,7 +229,7 @@ def _members(value: object, known: set[str], what: str) -> _Json:
     return value
 
 
-def _integer(members: _Json, key: str, maximum: int, minimum: int = 0) -> int:
+def _integer(members: Json, key: str, maximum: int, minimum: int = 0) -> int:
     value = members.get(key)
     if type(value) is not int:  # bool is an int, too
         raise ManifestInvalid(f"{key} is missing or not an integer")
@@ -274,14 +238,14 @@ def _integer(members: _Json, key: str, maximum: int, minimum: int = 0) -> int:
     return value
 
 
-def _text(members: _Json, key: str, default: str | None = None) -> str:
+def _text(members: Json, key: str, default: str | None = None) -> str:
     value = members.get(key, default)
     if not isinstance(value, str):
         raise ManifestInvalid(f"{key} is missing or not a text")
     return value
 
 
-def _lsn(members: _Json, key: str) -> Lsn:
+def _lsn(members: Json, key: str) -> Lsn:
     try:
         return Lsn.parse(_text(members, key))
     except LsnInvalid as error:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from shared.domain.file_versions import PlannedFile
 from shared.domain.tablespace_places import TablespaceLocation
+from worker.pipeline.disk_room import unfinished_bytes
 from worker.pipeline.file_writer import (
     MARKER,
     DiskFull,
@@ -35,16 +36,21 @@ DIRECTORIES = [
 HIDDEN = "global/pg_control.restoring"
 
 
+def put(tree: TargetTree, file: PlannedFile, offset: int, data: bytes) -> None:
+    assert tree.write(file, [(offset, memoryview(data))]) == len(data)
+
+
 def fill(tree: TargetTree) -> None:
     """Everything but the finish."""
     tree.prepare(DIRECTORIES, "a test")
     for file in FILES:
-        tree.write(file, 0, memoryview(b"content"[: file.size]))
+        put(tree, file, 0, b"content"[: file.size])
 
 
 def finish(tree: TargetTree, *, sync: bool = True) -> None:
-    with ThreadPoolExecutor(2) as executor:
-        tree.finish(FILES, executor, sync=sync)
+    for file in FILES:
+        tree.flush(file)
+    tree.finish(sync=sync)
 
 
 @pytest.fixture
@@ -91,12 +97,43 @@ def test_pieces_may_come_in_any_order_and_from_several_threads(
     file = PlannedFile(b"base/1/1", len(content), 0o600)
     with ThreadPoolExecutor(4) as executor:
         starts = [start * piece for start in reversed(range(64))]
-        list(
-            executor.map(
-                lambda at: tree.write(file, at, memoryview(content)[at : at + piece]), starts
-            )
-        )
+        list(executor.map(lambda at: put(tree, file, at, content[at : at + piece]), starts))
     assert (target / "base/1/1").read_bytes() == content
+
+
+def test_a_composed_file_has_its_length_from_the_first_piece_on_and_zeros_elsewhere(
+    tree: TargetTree, target: Path
+) -> None:
+    tree.prepare(DIRECTORIES, "a test")
+    composed = PlannedFile(b"base/1/1", 50, 0o600, composed=True)
+    untouched = PlannedFile(b"base/1/2", 7, 0o600, composed=True)
+    tree.write(composed, [(40, memoryview(b"b")), (10, memoryview(b"a"))])
+    for file in (composed, untouched):
+        tree.ensure(file)
+    whole = bytes(10) + b"a" + bytes(29) + b"b" + bytes(9)
+    assert (target / "base/1/1").read_bytes() == whole
+    assert (target / "base/1/2").read_bytes() == bytes(7)
+    with tree.reading(composed) as descriptor:
+        assert os.read(descriptor, 99) == whole
+
+
+def test_the_room_of_an_unfinished_restore_is_known(tree: TargetTree, target: Path) -> None:
+    assert unfinished_bytes(target) == 0
+    tree.prepare(DIRECTORIES, "a test")
+    empty = unfinished_bytes(target)
+    put(tree, FILES[0], 0, bytes(1 << 20))
+    assert unfinished_bytes(target) - empty == 1 << 20
+    (target / MARKER).unlink()
+    assert unfinished_bytes(target) == 0
+
+
+def test_the_control_file_can_be_kept_under_a_name_that_no_server_looks_for(
+    tree: TargetTree, target: Path
+) -> None:
+    fill(tree)
+    tree.finish(sync=False, control=b"global/pg_control.extracted")
+    assert [path.name for path in (target / "global").iterdir()] == ["pg_control.extracted"]
+    assert not (target / MARKER).exists()
 
 
 def test_r05_a_directory_that_holds_anything_is_refused_and_left_alone(target: Path) -> None:
@@ -154,7 +191,7 @@ def test_r11_a_file_planted_as_a_link_is_not_followed(
     tree.prepare(DIRECTORIES, "a test")
     (target / "PG_VERSION").symlink_to(victim)
     with pytest.raises(TargetUnusable, match="PG_VERSION"):
-        tree.write(FILES[1], 0, memoryview(b"17\n"))
+        put(tree, FILES[1], 0, b"17\n")
     assert victim.exists() != dangling
     assert dangling or victim.read_text() == "theirs"
 
@@ -167,7 +204,7 @@ def test_r11_a_directory_replaced_by_a_link_leads_nowhere(
     tree.prepare(DIRECTORIES, "a test")
     (target / "base").rename(target / "moved")
     (target / "base").symlink_to(elsewhere)
-    tree.write(FILES[0], 0, memoryview(b"secret"))
+    put(tree, FILES[0], 0, b"secret")
     assert list(elsewhere.iterdir()) == []
     assert (target / "moved/1/1259").read_bytes() == b"secret"
 
@@ -178,18 +215,18 @@ def test_r11_a_file_swapped_for_a_link_between_two_pieces_is_not_followed(
     victim = tmp_path / "victim"
     victim.write_text("theirs")
     tree.prepare(DIRECTORIES, "a test")
-    tree.write(FILES[0], 0, memoryview(b"con"))
+    put(tree, FILES[0], 0, b"con")
     (target / "base/1/1259").unlink()
     (target / "base/1/1259").symlink_to(victim)
     with pytest.raises(TargetUnusable):
-        tree.write(FILES[0], 3, memoryview(b"ten"))
+        put(tree, FILES[0], 3, b"ten")
     assert victim.read_text() == "theirs"
 
 
 def test_a_file_whose_directory_was_not_planned_is_refused(tree: TargetTree) -> None:
     tree.prepare(DIRECTORIES, "a test")
     with pytest.raises(TargetUnusable, match="no directory"):
-        tree.write(PlannedFile(b"base/2/1", 1, 0o600), 0, memoryview(b"x"))
+        put(tree, PlannedFile(b"base/2/1", 1, 0o600), 0, b"x")
 
 
 @pytest.mark.parametrize("place", ["file/data", "/proc/data"])
@@ -210,8 +247,8 @@ def test_r33_modes_are_the_owner_s_and_at_most_readable_for_the_group(mode: int)
 
 def test_r33_a_set_uid_bit_of_the_source_does_not_arrive(tree: TargetTree, target: Path) -> None:
     tree.prepare([*DIRECTORIES, PlannedFile(b"open", 0, 0o1777)], "a test")
-    tree.write(PlannedFile(b"open/file", 1, 0o4777), 0, memoryview(b"x"))
-    tree.touch(PlannedFile(b"open/empty", 0, 0o644))
+    put(tree, PlannedFile(b"open/file", 1, 0o4777), 0, b"x")
+    tree.ensure(PlannedFile(b"open/empty", 0, 0o644))
     assert stat.S_IMODE((target / "open").stat().st_mode) == 0o750
     assert stat.S_IMODE((target / "open/file").stat().st_mode) == 0o640
     assert (target / "open/empty").stat().st_size == 0
@@ -238,12 +275,11 @@ def test_tablespaces_are_linked_marked_and_released(target: Path, tmp_path: Path
     ]
     tree = TargetTree(target, places, None)
     tree.prepare([*DIRECTORIES, PlannedFile(b"pg_tblspc/16385/PG_17", 0, 0o700)], "two tablespaces")
-    tree.write(PlannedFile(b"pg_tblspc/16385/PG_17/1", 1, 0o600), 0, memoryview(b"x"))
-    tree.write(PlannedFile(b"pg_tblspc/16386/1", 1, 0o600), 0, memoryview(b"y"))
-    tree.write(CONTROL, 0, memoryview(b"abcd"))
+    put(tree, PlannedFile(b"pg_tblspc/16385/PG_17/1", 1, 0o600), 0, b"x")
+    put(tree, PlannedFile(b"pg_tblspc/16386/1", 1, 0o600), 0, b"y")
+    put(tree, CONTROL, 0, b"abcd")
     assert (space / MARKER).exists()
-    with ThreadPoolExecutor(1) as executor:
-        tree.finish([CONTROL], executor, sync=True)
+    tree.finish(sync=True)
     tree.close()
     assert (target / "pg_tblspc/16385").readlink() == space
     assert (space / "PG_17/1").read_bytes() == b"x"
@@ -277,10 +313,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_r07_a_full_disk_is_told_and_leaves_nothing_to_start(small_disk: Path) -> None:
     tree = TargetTree(small_disk / "data", (), None)
     tree.prepare(DIRECTORIES, "a test")
-    tree.write(CONTROL, 0, memoryview(b"cont"))
+    put(tree, CONTROL, 0, b"cont")
     big = PlannedFile(b"base/1/big", 2 << 20, 0o600)
     with pytest.raises(DiskFull, match="base/1/big"):
-        tree.write(big, 0, memoryview(bytes(2 << 20)))
+        put(tree, big, 0, bytes(2 << 20))
     tree.close()
     assert (small_disk / "data" / MARKER).exists()
     assert not (small_disk / "data/global/pg_control").exists()
@@ -294,7 +330,7 @@ def test_r07_a_file_beyond_the_limit_of_the_process_is_told(tree: TargetTree) ->
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(TargetUnusable, match="too large"):
-            tree.write(FILES[0], 0, memoryview(bytes(8192)))
+            put(tree, FILES[0], 0, bytes(8192))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

@@ -5,7 +5,9 @@ The malformed ones are the thirty of PostgreSQL's own test pg_verifybackup/t/005
 
 import hashlib
 import json
-from itertools import product
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from worker.postgres.backup_manifest import (
     WalRange,
     file_checksum,
     parse,
+    read,
 )
 
 MODIFIED = "2026-11-22 19:08:45 GMT"
@@ -231,7 +234,7 @@ def test_what_postgresql_never_writes_is_refused(name: str) -> None:
 
 
 def test_a_manifest_over_the_limit_is_refused_unread() -> None:
-    with pytest.raises(ManifestInvalid, match="has 9 bytes, more than 8"):
+    with pytest.raises(ManifestInvalid, match="has more than 8 bytes"):
         parse(b"[" * 9, size_limit=8)
 
 
@@ -328,11 +331,43 @@ def test_how_a_file_is_cut_does_not_change_its_checksum(
     assert whole.digest() == pieces.digest()
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_files_are_read() -> None:
+@given(st.lists(st.integers(0, 700), max_size=6))
+def test_how_a_manifest_is_cut_does_not_change_what_it_says(cuts: list[int]) -> None:
+    raw = manifest('{"Path": "base/dünn \U0001f418", "Size": 1}', FILE)
+    bounds = [0, *sorted(cuts), len(raw)]
+    assert read(raw[start:end] for start, end in pairwise(bounds)) == parse(raw)
+
+
+def test_a_value_beyond_any_of_postgresqls_is_refused_without_reading_on() -> None:
+    asked = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal asked
+        yield b'{"PostgreSQL-Backup-Manifest-Version": "'
+        while True:
+            asked += 1
+            yield b"x" * 4096
+
+    with pytest.raises(ManifestInvalid, match="not JSON"):
+        read(endless())
+    assert asked < 100
+
+
+def test_a_hundred_thousand_files_are_read_in_little_memory() -> None:
     entries = [
-        f'{{ "Path": "base/{a}/{b}", "Size": 8192, "Last-Modified": "{MODIFIED}", '
-        '"Checksum-Algorithm": "CRC32C", "Checksum": "00000000" }'
+        f'{{ "Path": "base/{a}/{b}", "Size": {b}, "Last-Modified": "{MODIFIED}", '
+        f'"Checksum-Algorithm": "CRC32C", "Checksum": "{a:08x}" }}'
         for a, b in product(range(100), range(1000))
     ]
-    assert len(parse(manifest(*entries)).files) == 100_000
+    raw = manifest(*entries)
+    tracemalloc.start()
+    try:
+        files = parse(raw).files
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(files) == 100_000
+    assert files[b"base/7/999"] == ManifestFile(
+        999, MODIFIED, ChecksumAlgorithm.CRC32C, bytes((0, 0, 0, 7))
+    )
+    assert peak < 200 * len(files)
