@@ -4,6 +4,7 @@ import azure.functions as func
 
 from functions import (
     blob_backup_committed,
+    blob_incremental_committed,
     http_backups,
     http_drills,
     http_health,
@@ -20,6 +21,7 @@ app.register_functions(timer_dispatch.blueprint)
 app.register_functions(timer_freshness.blueprint)
 app.register_functions(timer_reconcile.blueprint)
 app.register_functions(blob_backup_committed.blueprint)
+app.register_functions(blob_incremental_committed.blueprint)
 app.register_functions(queue_job_event.blueprint)
 app.register_functions(queue_wal_event.blueprint)
 app.register_functions(http_backups.blueprint)

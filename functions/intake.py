@@ -6,10 +6,12 @@ get better (storage or catalogue silent, blob not yet listed) is raised, so that
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID, uuid5
 
 from functions.outbox import send_requested
 from functions.wiring import Services
+from shared.domain.cluster import ClusterName
 from shared.errors import (
     BackupConflict,
     ClusterConflict,
@@ -22,6 +24,7 @@ from shared.jobs.messages import VerifyJob
 from shared.repository import layout
 from shared.repository.belief import is_unbelievable
 from shared.repository.blob_store import BlobName
+from shared.repository.documents import DrillReport, VerificationReport
 from shared.repository.header_verification import verify_header
 from shared.repository.layout import BackupRef
 from shared.repository.reports import read_report
@@ -36,7 +39,7 @@ def take_in_backup(services: Services, name: BlobName) -> None:
 
 
 def take_in_report(services: Services, name: BlobName) -> None:
-    """Record the signed report of a deep verification or a drill."""
+    """Record the signed report of a verification or a drill, and those it made of ancestors."""
     _believe(services, name, lambda: _record_report(services, name))
 
 
@@ -76,8 +79,28 @@ def _record_backup(services: Services, name: BlobName) -> None:
 
 def _record_report(services: Services, name: BlobName) -> None:
     stored = read_report(services.store, name, services.pinned)
+    # Ancestors first: what is said of this backup builds on what was just found out about them.
+    for ancestor in _reports_of_ancestors(stored.report):
+        _believe(services, ancestor, partial(_record_one, services, ancestor))
+    _record_one(services, name)
+
+
+def _record_one(services: Services, name: BlobName) -> None:
+    stored = read_report(services.store, name, services.pinned)
     new = services.catalogue.record(stored, services.clock())
     log_event("report-recorded", blob=name, label=stored.report.label, new=new)
+
+
+def _reports_of_ancestors(report: VerificationReport | DrillReport) -> list[BlobName]:
+    """Those that the same run wrote; older ones came with events of their own."""
+    if isinstance(report, DrillReport):
+        return []
+    cluster = ClusterName(report.cluster)
+    return [
+        layout.verification_report(cluster, proof.report)
+        for proof in report.chain
+        if not proof.remembered
+    ]
 
 
 def _believe(services: Services, name: BlobName, record: Callable[[], None]) -> None:

@@ -51,7 +51,7 @@ BACKUP = FactTable(
         "cluster", "label", "digest", "kind", "parent_label", "previous_label", "counter",
         "committed_at", "started_at", "finished_at", "source", "postgres_version", "timeline",
         "start_lsn", "stop_lsn", "wal_included", "suspect", "stored_bytes", "plain_bytes",
-        "findings",
+        "findings", "depth", "full_instead",
     ),
     BackupConflict,
 )  # fmt: skip
@@ -130,6 +130,7 @@ def _cluster(document: ClusterDocument) -> dict[str, object]:
 
 def _backup(verification: HeaderVerification) -> dict[str, object]:
     document = verification.backup.document
+    instead = document.instead_of_incremental
     return {
         "cluster": document.cluster,
         "label": document.label,
@@ -151,6 +152,8 @@ def _backup(verification: HeaderVerification) -> dict[str, object]:
         "stored_bytes": document.stored_size,
         "plain_bytes": document.plain_size,
         "findings": Jsonb([finding.model_dump() for finding in verification.findings]),
+        "depth": document.depth,
+        "full_instead": Jsonb(instead.model_dump()) if instead else None,
     }
 
 

@@ -21,7 +21,7 @@ from shared.domain.wal_findings import FindingChanges, WalFinding
 from shared.jobs.messages import BackupJob, DrillJob, JobEvent, VerifyJob
 from shared.jobs.wal_events import WalEvent
 from shared.repository.blob_store import BlobName
-from shared.repository.documents import ClusterDocument, DrillReport, Finding
+from shared.repository.documents import ClusterDocument, DrillReport, Finding, FullInstead
 from shared.repository.header_verification import HeaderVerification
 from shared.repository.layout import BackupRef
 from shared.repository.reports import StoredReport
@@ -34,7 +34,10 @@ Fact = ClusterDocument | HeaderVerification | StoredReport
 
 @dataclass(frozen=True, slots=True)
 class CataloguedBackup:
-    """A backup as the catalogue shows it; sizes in bytes, findings of the header verification."""
+    """A backup as the catalogue shows it; sizes in bytes, findings of the header verification.
+
+    `parent` is a label; `depth` and `instead_of_incremental` are as in the document.
+    """
 
     ref: BackupRef
     digest: str
@@ -42,6 +45,9 @@ class CataloguedBackup:
     stored_bytes: int
     plain_bytes: int
     findings: tuple[Finding, ...]
+    parent: str | None
+    depth: int
+    instead_of_incremental: FullInstead | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +202,7 @@ class WalFacts(Protocol):
         ...
 
     def newest_base(self, cluster: ClusterName) -> BackupBase | None:
-        """The newest backup that no later verification found damaged."""
+        """The newest backup that no later verification found damaged, nor any below it."""
         ...
 
     def record_freshness(self, seen: WalFreshness) -> None:

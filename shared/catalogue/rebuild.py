@@ -81,9 +81,9 @@ def rebuild(
 def _judge_all(
     backups: list[StoredBackup], clusters: list[ClusterDocument], listing: _Listing
 ) -> list[HeaderVerification]:
-    digests = {backup.ref: backup.digest for backup in backups}
+    by_ref = {backup.ref: backup for backup in backups}
     registered = {cluster.cluster: cluster for cluster in clusters}
-    surroundings = Surroundings(listing.sizes.get, digests.get)
+    surroundings = Surroundings(listing.sizes.get, by_ref.get)
     return [
         judge(backup, registered[backup.ref.cluster], surroundings)
         for backup in backups

@@ -23,7 +23,7 @@ from shared.domain.cluster import ClusterName
 from shared.repository import layout
 from shared.repository.backups import BackupNotFound
 from shared.repository.blob_store import BlobName
-from shared.repository.documents import DrillReport, Finding
+from shared.repository.documents import DrillReport, Finding, FullInstead
 from shared.repository.layout import BackupRef
 
 _BACKUPS = """
@@ -148,7 +148,17 @@ def _backup(row: DictRow) -> CataloguedBackup:
         proven_at=row["proven_at"],
         drill_failed_at=row["drill_failed_at"],
         suspect=row["suspect"],
+        ancestor_failed_at=row["ancestor_failed_at"],
     )
-    findings = tuple(Finding.model_validate(finding) for finding in row["findings"])
-    stored, plain = row["stored_bytes"], row["plain_bytes"]
-    return CataloguedBackup(_ref(row), row["digest"], facts, stored, plain, findings)
+    instead = row["full_instead"]
+    return CataloguedBackup(
+        ref=_ref(row),
+        digest=row["digest"],
+        facts=facts,
+        stored_bytes=row["stored_bytes"],
+        plain_bytes=row["plain_bytes"],
+        findings=tuple(Finding.model_validate(finding) for finding in row["findings"]),
+        parent=row["parent_label"],
+        depth=row["depth"],
+        instead_of_incremental=instead and FullInstead.model_validate(instead),
+    )

@@ -54,6 +54,7 @@ _NEWEST_BASE = """
     FROM backup_facts
     WHERE cluster = %s
       AND (verification_failed_at IS NULL OR verified_at > verification_failed_at)
+      AND ancestor_failed_at IS NULL
     ORDER BY label DESC
     LIMIT 1
 """

@@ -1,7 +1,8 @@
 """Header verification: does a committed backup hold together, judged without reading its data?
 
 The document is authenticated; every blob it names must exist with the stated size, every key
-record must exist, and the documents it names (parent, previous) must have the stated digests.
+record must exist, the previous document must have the stated digest if it is still there, and the
+documents of the chain must lead down to a full backup.
 Whether the bytes themselves are right is for the deep verification to say.
 """
 
@@ -21,6 +22,7 @@ from shared.repository import layout
 from shared.repository.backups import BackupNotFound, StoredBackup, read_backup, read_cluster
 from shared.repository.belief import is_unbelievable
 from shared.repository.blob_store import BlobName, BlobStore
+from shared.repository.chains import check_link
 from shared.repository.documents import BackupLink, ClusterDocument, Finding, SealedObject, Volume
 from shared.repository.layout import BackupRef
 from shared.repository.signatures import PinnedKeys
@@ -30,12 +32,12 @@ from shared.repository.signatures import PinnedKeys
 class Surroundings:
     """What a repository says about the blobs around a document.
 
-    `size_of` answers in bytes, or None when the blob is absent; `digest_of` with the SHA-256 of a
-    backup's stored document, or None when there is none that can be believed.
+    `size_of` answers in bytes, or None when the blob is absent; `backup_of` with a backup by its
+    stored document, or None when there is none that can be believed.
     """
 
     size_of: Callable[[BlobName], int | None]
-    digest_of: Callable[[BackupRef], str | None]
+    backup_of: Callable[[BackupRef], StoredBackup | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def verify_around(store: BlobStore, backup: StoredBackup, pinned: PinnedKeys) ->
     if cluster is None:
         raise ClusterUnknown(f"{ref.document} belongs to a cluster without a cluster.json")
     surroundings = Surroundings(
-        lambda name: _size_of(store, name), lambda other: _digest_of(store, other, pinned)
+        lambda name: _size_of(store, name), lambda other: _backup_of(store, other, pinned)
     )
     return judge(backup, cluster, surroundings)
 
@@ -116,27 +118,46 @@ def _key_records(backup: StoredBackup, surroundings: Surroundings) -> Iterator[F
 
 
 def _links(backup: StoredBackup, surroundings: Surroundings) -> Iterator[Finding]:
-    """A previous backup may have expired; a parent may not as long as its child lives."""
-    document = backup.document
-    if document.previous is not None:
-        yield from _link(backup, document.previous, surroundings, may_be_absent=True)
-    if document.parent is not None:
-        yield from _link(backup, document.parent, surroundings, may_be_absent=False)
+    """A previous backup may have expired; an ancestor may not as long as its children live."""
+    previous = backup.document.previous
+    if previous is not None:
+        other = _named(backup, previous)
+        found = surroundings.backup_of(other)
+        if found is not None and found.digest != previous.digest:
+            fact = f"has digest {found.digest}, backup {backup.ref.label} names {previous.digest}"
+            yield _finding(other.document, ChainBroken(f"document {fact}"))
+    yield from _chain(backup, surroundings)
 
 
-def _link(
-    backup: StoredBackup, link: BackupLink, surroundings: Surroundings, *, may_be_absent: bool
-) -> Iterator[Finding]:
-    other = BackupRef(backup.ref.cluster, BackupLabel.parse(link.label))
-    digest = surroundings.digest_of(other)
-    if digest is None and not may_be_absent:
-        yield _finding(
-            other.document,
-            ChainBroken(f"{backup.ref.label} needs it as its parent"),
-        )
-    elif digest is not None and digest != link.digest:
-        fact = f"document has digest {digest}, backup {backup.ref.label} names {link.digest}"
-        yield _finding(other.document, ChainBroken(fact))
+def _chain(backup: StoredBackup, surroundings: Surroundings) -> Iterator[Finding]:
+    """Down to the full backup, or to the first document that cannot be what its child names."""
+    child = backup
+    while (link := child.document.parent) is not None:
+        ref = _named(child, link)
+        parent = surroundings.backup_of(ref)
+        if parent is None:
+            yield _finding(ref.document, ChainBroken(f"{child.ref.label} needs it as its parent"))
+            return
+        broken = _broken(parent, child)
+        if broken is not None:
+            yield _finding(ref.document, broken)
+            return
+        if child.document.depth != parent.document.depth + 1:
+            fact = f"depth {child.document.depth} on a parent of depth {parent.document.depth}"
+            yield _finding(child.ref.document, ChainBroken(fact))
+        child = parent
+
+
+def _broken(parent: StoredBackup, child: StoredBackup) -> ChainBroken | None:
+    try:
+        check_link(parent, child)
+    except ChainBroken as error:
+        return error
+    return None
+
+
+def _named(backup: StoredBackup, link: BackupLink) -> BackupRef:
+    return BackupRef(backup.ref.cluster, BackupLabel.parse(link.label))
 
 
 def _finding(name: BlobName, error: PgkeepError) -> Finding:
@@ -150,9 +171,9 @@ def _size_of(store: BlobStore, name: BlobName) -> int | None:
         return None
 
 
-def _digest_of(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> str | None:
+def _backup_of(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> StoredBackup | None:
     try:
-        return read_backup(store, ref, pinned).digest
+        return read_backup(store, ref, pinned)
     except BackupNotFound:
         return None
     except PgkeepError as error:

@@ -9,6 +9,7 @@
                  /<timeline>.history
     evidence/<cluster>/cluster.json · keys/<kid>.json · keys/<kid>.rewrap-<n>.json
                       /verifications/<id>/report.json · drills/<id>/report.json
+                      /verified/<label>/<UTC time>-<id>      empty: finds a report by its backup
     state/locks/<name>.json                                                    leases
 
 `parse(format(x)) == x` is a property test.
@@ -16,6 +17,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from shared.domain.backup import BackupKind, BackupLabel
 from shared.domain.cluster import CLUSTER_NAME_PATTERN, ClusterName, cluster_name
@@ -46,8 +48,11 @@ _KEY = re.compile(
     rf"(?P<cluster>{_CLUSTER})/keys/(?P<kid>[a-z0-9]+)(?:\.rewrap-(?P<n>[1-9]\d*))?\.json",
     re.ASCII,
 )
-
-
+_PROOF = re.compile(
+    rf"(?P<cluster>{_CLUSTER})/verified/(?P<label>[^/]+)/(?P<time>\d{{8}}T\d{{12}}Z)-(?P<id>[^/]+)",
+    re.ASCII,
+)
+_PROOF_TIME = "%Y%m%dT%H%M%S%fZ"  # as precise as a report's own time, and sorted by it
 _WAL_FOLDER = re.compile(
     rf"(?P<cluster>{_CLUSTER})/(?:(?P<timeline>[0-9A-F]{{8}})/)?(?P<name>[^/]+)"
 )
@@ -100,6 +105,15 @@ class VolumeName:
         if match is None:
             raise BlobNameUnknown(f"{text!r} is not the name of a volume")
         return cls(match["archive"], int(match["number"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ProofPointer:
+    """Says by its name alone which verification report is about a backup; proves nothing."""
+
+    backup: BackupRef
+    at: datetime
+    report: str
 
 
 def backup_of_document(name: BlobName) -> BackupRef:
@@ -195,6 +209,33 @@ def parse_report(name: BlobName) -> tuple[ClusterName, str, str]:
     if match is None or name.container != EVIDENCE:
         raise BlobNameUnknown(f"{name} is not the name of a report")
     return cluster_name(match["cluster"]), match["kind"], match["id"]
+
+
+def proof_pointer(pointer: ProofPointer) -> BlobName:
+    time = pointer.at.astimezone(UTC).strftime(_PROOF_TIME)
+    path = f"{proofs_prefix(pointer.backup)}{time}-{pointer.report}"
+    return BlobName(EVIDENCE, path)
+
+
+def proofs_prefix(backup: BackupRef) -> str:
+    """Prefix in the container `evidence`: of the pointers to a backup's verifications, by time."""
+    return f"{backup.cluster}/verified/{backup.label}/"
+
+
+def parse_proof_pointer(name: BlobName) -> ProofPointer:
+    """Raises BlobNameUnknown, BackupLabelInvalid."""
+    match = _PROOF.fullmatch(name.path)
+    if match is None or name.container != EVIDENCE:
+        raise BlobNameUnknown(f"{name} is not the name of a pointer to a verification")
+    ref = BackupRef(cluster_name(match["cluster"]), BackupLabel.parse(match["label"]))
+    try:
+        at = datetime.strptime(match["time"], _PROOF_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        raise BlobNameUnknown(f"{name} holds no valid time") from None
+    pointer = ProofPointer(ref, at, match["id"])
+    if proof_pointer(pointer) != name:
+        raise BlobNameUnknown(f"{name} is not how a pointer to a verification is written")
+    return pointer
 
 
 def lock(cluster: ClusterName, what: str) -> BlobName:

@@ -29,19 +29,22 @@ class Clock:
 
 @dataclass
 class ControlPlane:
+    """`schedule` is the one cluster's."""
+
     repository: SignedRepository
     catalogue: Catalogue
     queues: Mapping[str, JobQueue]
     clock: Clock = field(default_factory=Clock)
+    schedule: Mapping[str, str | bool] = field(
+        default_factory=lambda: {"full": "0 3 * * *", "incremental": False}
+    )
     _serial: Iterator[int] = field(default_factory=lambda: count(1000))
 
     @property
     def services(self) -> Services:
         settings = Settings(
             repository=DirectoryRepository(type="directory", path="/nowhere"),
-            cluster=(
-                ClusterSettings(name="demo", dsn="host=nowhere", schedule={"full": "0 3 * * *"}),
-            ),
+            cluster=(ClusterSettings(name="demo", dsn="host=nowhere", schedule=self.schedule),),
         )
         return Services(
             settings=settings,

@@ -107,22 +107,25 @@ class SignedRepository:
         self.store.create(ref.document, raw)
         return Committed(ref, document_digest(raw))
 
-    def verify(self, backup: Committed, report_id: str, *, passed: bool = True) -> BlobName:
-        """A signed report of a deep verification."""
-        report = VerificationReport(
-            id=report_id,
-            cluster=backup.ref.cluster,
-            label=backup.ref.label.text,
-            document_digest=backup.digest,
-            deep=True,
-            passed=passed,
-            created_at=NOON + timedelta(hours=1),
-            total_ms=5,
-            segments=2,
-            files=3,
-            stored_bytes=30,
-            plain_bytes=60,
-        )
+    def verify(
+        self, backup: Committed, report_id: str, *, passed: bool = True, **changes: Any
+    ) -> BlobName:
+        """A signed report of a deep verification; `changes` name its other fields."""
+        fields: dict[str, Any] = {
+            "id": report_id,
+            "cluster": backup.ref.cluster,
+            "label": backup.ref.label.text,
+            "document_digest": backup.digest,
+            "deep": True,
+            "passed": passed,
+            "created_at": NOON + timedelta(hours=1),
+            "total_ms": 5,
+            "segments": 2,
+            "files": 3,
+            "stored_bytes": 30,
+            "plain_bytes": 60,
+        }
+        report = VerificationReport(**{**fields, **changes})
         name = layout.verification_report(backup.ref.cluster, report_id)
         self.store.create(name, sign_document(report, self.signer))
         return name

@@ -78,6 +78,12 @@ class TestOurApp:
                 "path": "full/{cluster}/{label}/backup.json",
                 "connection": "PGKEEP_HOST_REPOSITORY",
             },
+            "blob_incremental_committed": {
+                "type": "blobTrigger",
+                "source": "EventGrid",
+                "path": "incremental/{cluster}/{label}/backup.json",
+                "connection": "PGKEEP_HOST_REPOSITORY",
+            },
             "queue_job_event": {
                 "type": "queueTrigger",
                 "queueName": "pgkeep-events",

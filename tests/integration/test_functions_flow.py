@@ -34,6 +34,7 @@ from shared.repository import layout
 from shared.repository.azure_blob_store import open_blob_store
 from shared.repository.backups import BackupNotFound
 from shared.repository.blob_store import BlobName
+from shared.repository.documents import FullInstead
 from tests.harness.catalogue_server import CatalogueServer, running_catalogue_server
 from tests.harness.control_plane import ControlPlane
 from tests.harness.memory_queue import MemoryQueue
@@ -364,6 +365,19 @@ class TestDispatch:
 
         assert len(plane.take_jobs(BACKUP_QUEUE)) == 1
 
+    def test_an_incremental_comes_when_it_is_due_and_not_beside_a_full_one(
+        self, plane: ControlPlane
+    ) -> None:
+        plane.schedule = {"full": "0 3 * * 0", "incremental": "0 3 * * *"}
+        for _ in range(2):  # at first both are due: the full one holds all of the other
+            dispatch(plane.services)
+        [first] = plane.take_jobs(BACKUP_QUEUE)
+        plane.clock.advance(days=1)
+        dispatch(plane.services)
+        [second] = plane.take_jobs(BACKUP_QUEUE)
+
+        assert [job.model_dump()["kind"] for job in (first, second)] == ["full", "incremental"]
+
     def test_a_tick_is_skipped_while_the_previous_backup_runs(self, plane: ControlPlane) -> None:
         dispatch(plane.services)
         [job] = plane.take_jobs(BACKUP_QUEUE)
@@ -527,6 +541,26 @@ class TestHttp:
         assert answers[0][0] == 202
         [job] = plane.take_jobs(BACKUP_QUEUE)
         assert str(job.job_id) == answers[0][1]["job_id"]
+
+    def test_an_incremental_may_be_asked_for_and_a_full_one_says_why_it_is_none(
+        self, plane: ControlPlane
+    ) -> None:
+        full = plane.repository.commit(
+            instead_of_incremental=FullInstead(code="no-backup", reason="it is the first")
+        )
+        on_it = plane.repository.commit(at=NOON + timedelta(hours=1), parent=full.link)
+        for backup in (full, on_it):
+            take_in_backup(plane.services, backup.ref.document)
+        _, body = shown(list_backups(plane.services, http("GET")))
+
+        chains = [(item["parent"], item["depth"]) for item in body["backups"]]
+        assert chains == [(full.ref.label.text, 1), (None, 0)]
+        whys = [item["instead_of_incremental"] for item in body["backups"]]
+        assert whys == [None, {"code": "no-backup", "reason": "it is the first"}]
+        asked = {"cluster": "demo", "kind": "incremental"}
+        assert shown(request_backup(plane.services, http("POST", asked)))[0] == 202
+        [job] = plane.take_jobs(BACKUP_QUEUE)
+        assert job.model_dump()["kind"] == "incremental"
 
     def test_an_idempotency_key_with_another_body_is_a_conflict(self, plane: ControlPlane) -> None:
         headers = {"idempotency-key": "monday"}

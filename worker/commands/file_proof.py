@@ -1,20 +1,18 @@
-"""Checksums of a backup's files as their bytes go by, against PostgreSQL's manifest."""
+"""A backup's files as their bytes go by, against PostgreSQL's manifest and our index."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from shared.domain.backup_index import IndexedMember, MemberKind
-from shared.errors import Corrupt, PgkeepError
+from shared.domain.backup_index import BackupIndex, IndexedMember, MemberKind
+from shared.errors import Corrupt
+from worker.commands.index_proof import IndexDiffers, IndexProof, Note, shown
 from worker.pipeline.tar_walk import TarMember, TarWalker
+from worker.postgres.backup_label import BACKUP_LABEL, SIZE_LIMIT
 from worker.postgres.backup_manifest import (
     BackupManifest,
     FileChecksum,
     ManifestFile,
     file_checksum,
 )
-
-Note = Callable[[str, PgkeepError], None]
-"""Takes the name of what is damaged, and how."""
 
 
 class FileDamaged(Corrupt):
@@ -25,15 +23,32 @@ class FileDamaged(Corrupt):
 
 @dataclass(slots=True)
 class _OpenFile:
-    """A file whose bytes are going by. `entry` None: the manifest does not know it."""
+    """A file whose bytes are going by.
+
+    `entry` None: the manifest does not know it. `header` is what the file must begin with, and
+    `kept` takes its bytes.
+    """
 
     member: IndexedMember
     entry: ManifestFile | None
     checksum: FileChecksum | None
+    header: bytes
+    kept: bytearray | None
+    begins_right: bool = True
 
     @property
     def end(self) -> int:
         return self.member.offset + self.member.size
+
+    def take(self, data: bytes, at: int) -> None:
+        """`data` stands `at` bytes behind the file's begin."""
+        if self.checksum is not None:
+            self.checksum.update(data)
+        if self.kept is not None:
+            self.kept += data[: SIZE_LIMIT + 1 - len(self.kept)]  # more is refused anyway
+        expected = self.header[at : at + len(data)]
+        if not data.startswith(expected):
+            self.begins_right = False
 
     def problem(self) -> str | None:
         path = self.member.restored_path
@@ -47,52 +62,69 @@ class _OpenFile:
         return None
 
 
+@dataclass(slots=True)
 class FileProof:
-    """One pass over all archives of one backup."""
+    """One pass over all archives of one backup; `backup_label` is known when its bytes went by."""
 
-    def __init__(self, manifest: BackupManifest, note: Note) -> None:
-        self._missing = dict(manifest.files)
-        self._note = note
-        self.files = 0
+    manifest: BackupManifest
+    note: Note
+    files: int = 0
+    backup_label: bytes | None = None
+    _missing: set[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._missing = set(self.manifest.files)
 
     def finish(self) -> None:
         """Note every file of the manifest that never came."""
-        for path in self._missing:
-            self._note(shown(path), FileDamaged(f"{path!r} is not in the backup"))
+        for path in sorted(self._missing):
+            self.note(shown(path), FileDamaged(f"{path!r} is not in the backup"))
 
-    def expect(self, member: IndexedMember) -> _OpenFile:
-        entry = self._missing.pop(member.restored_path, None)
+    def expect(self, member: IndexedMember, header: bytes) -> _OpenFile:
+        path = member.restored_path
+        self._missing.discard(path)
+        entry = self.manifest.files.get(path)
         algorithm = None if entry is None else entry.checksum_algorithm
         checksum = None if algorithm is None else file_checksum(algorithm)
-        return _OpenFile(member, entry, checksum)
+        kept = bytearray() if path == BACKUP_LABEL else None
+        return _OpenFile(member, entry, checksum, header, kept)
 
     def close(self, file: _OpenFile) -> None:
         self.files += 1
+        path = file.member.restored_path
         problem = file.problem()
         if problem:
-            self._note(shown(file.member.restored_path), FileDamaged(problem))
+            self.note(shown(path), FileDamaged(problem))
+        if not file.begins_right or file.member.size < len(file.header):
+            self.note(shown(path), IndexDiffers(f"{path!r} holds other blocks than the index says"))
+        if file.kept is not None:
+            self.backup_label = bytes(file.kept)
 
 
 class ArchiveProof:
     """One archive's tar stream, fed in order in pieces of any size."""
 
-    def __init__(self, archive: str, files: FileProof) -> None:
+    def __init__(self, archive: str, files: FileProof, index: BackupIndex, block_size: int) -> None:
         self._archive = archive
         self._files = files
+        self._lines = IndexProof(index, archive, block_size, files.note)
         self._walker = TarWalker()
         self._offset = 0
         self._open: list[_OpenFile] = []
 
     def feed(self, piece: bytes) -> None:
         """Raises TarMalformed, TarMemberRefused."""
-        for member in self._walker.feed(piece):
+        for found in self._walker.feed(piece):
+            member = _indexed(self._archive, found)
+            header = self._lines.match(member)
             if member.kind is MemberKind.FILE:
-                self._open.append(self._files.expect(_indexed(self._archive, member)))
+                self._open.append(self._files.expect(member, header))
         end = self._offset + len(piece)
         for file in self._open:
             low, high = max(self._offset, file.member.offset), min(end, file.end)
-            if file.checksum is not None and low < high:
-                file.checksum.update(piece[low - self._offset : high - self._offset])
+            if low < high:
+                data = piece[low - self._offset : high - self._offset]
+                file.take(data, low - file.member.offset)
             if file.end <= end:
                 self._files.close(file)
         self._open = [file for file in self._open if file.end > end]
@@ -101,10 +133,7 @@ class ArchiveProof:
     def finish(self) -> None:
         """Raises TarMalformed when the stream stopped inside a member."""
         self._walker.finish()
-
-
-def shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")
+        self._lines.finish()
 
 
 def _indexed(archive: str, member: TarMember) -> IndexedMember:

@@ -1,7 +1,7 @@
 """Names of blobs, both ways: parse(format(x)) == x, and format(parse(name)) == name."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,8 @@ from shared.domain.wal_segment import WalFileKind, WalFileName, WalObject, WalPi
 from shared.errors import InvalidInput
 from shared.repository import layout
 from shared.repository.blob_store import BlobName
-from shared.repository.layout import BackupRef, BlobNameUnknown, VolumeName
+from shared.repository.layout import BackupRef, BlobNameUnknown, ProofPointer, VolumeName
+from shared.repository.reports import is_report
 
 CLUSTERS = st.from_regex(CLUSTER_NAME_PATTERN, fullmatch=True).map(
     lambda text: ClusterName(text.rstrip("\n"))
@@ -22,6 +23,9 @@ LABELS = st.builds(
     BackupLabel.new,
     st.sampled_from(BackupKind),
     st.integers(0, 2**37).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
+)
+TIMES = st.integers(0, 2**57).map(
+    lambda microseconds: datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
 )
 REFS = st.builds(BackupRef, CLUSTERS, LABELS)
 VOLUMES = st.builds(
@@ -57,6 +61,7 @@ NEARLY = st.one_of(
     st.from_regex(r"base\.(pgdata|\d{1,11})\.\d{1,8}"),
     st.from_regex(r"[a-z-]{1,4}/keys/[a-z0-9]{1,5}(\.rewrap-\d{1,3})?\.json"),
     st.from_regex(r"[a-z]{1,4}/(drills|verifications)/[^/]{1,9}/report\.json"),
+    st.from_regex(r"[a-z]{1,4}/verified/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/\d{8}T\d{12}Z-[^/]{1,9}"),
     st.from_regex(r"[a-z]{1,4}/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/backup\.json"),
     st.from_regex(r"[a-z]{1,4}/(0000000[12]/)?0000000[12]([0-9A-F]{16})?(\.[0-9a-z.-]{1,30})?"),
 )
@@ -135,6 +140,17 @@ def test_a_report_s_name_is_read_back(cluster: ClusterName, report: str) -> None
     assert layout.parse_report(verification) == (cluster, "verifications", report)
 
 
+@given(REFS, TIMES, TIMES, st.uuids().map(str))
+def test_a_pointer_s_name_is_read_back_and_those_of_a_backup_sort_by_time(
+    ref: BackupRef, at: datetime, other: datetime, report: str
+) -> None:
+    name = layout.proof_pointer(ProofPointer(ref, at, report))
+    assert layout.parse_proof_pointer(name) == ProofPointer(ref, at, report)
+    assert name.path.startswith(layout.proofs_prefix(ref))
+    assert (name < layout.proof_pointer(ProofPointer(ref, other, report))) == (at < other)
+    assert not is_report(name)
+
+
 @given(NEARLY, st.sampled_from(layout.CONTAINERS))
 def test_a_foreign_name_is_refused_or_is_the_one_that_we_would_write(
     path: str, container: str
@@ -148,6 +164,8 @@ def test_a_foreign_name_is_refused_or_is_the_one_that_we_would_write(
         cluster, kind, report = layout.parse_report(name)
         made = layout.drill_report if kind == "drills" else layout.verification_report
         assert made(cluster, report) == name
+    with suppress(InvalidInput):
+        assert layout.proof_pointer(layout.parse_proof_pointer(name)) == name
     with suppress(InvalidInput):
         assert layout.wal_blob(*layout.parse_wal(name)) == name
     with suppress(InvalidInput):
