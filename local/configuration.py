@@ -52,7 +52,8 @@ def pgkeep_toml(stack: StackConfiguration) -> str:
         "tables": [f"{DATABASE}.public.{table}" for table in TABLES],
         "validation_sql": VALIDATION_SQL,
         "heartbeat": f"{DATABASE}.{heartbeat.TABLE}",
-        "schedule": {"full": FULL_SCHEDULE},
+        # Incrementals come when somebody asks: a stack may be younger than its first tick.
+        "schedule": {"full": FULL_SCHEDULE, "incremental": False},
         "wal": {"flush_seconds": _FLUSH_S},
     }
     wal: dict[str, Toml] = {

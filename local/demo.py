@@ -1,9 +1,10 @@
 """`python -m local demo`: the product's main job, end to end, on real parts.
 
-A database that keeps changing is backed up because a timer says so, verified and catalogued
-because its upload says so, and proven by a drill because somebody asks for one over HTTP. Its WAL
-is received all the while. Then somebody empties a table; a copy is recovered to the second before,
-and a last drill measures what would be lost if the source were lost now.
+A database that keeps changing is backed up because a timer says so, and three times more, each
+time only what changed, because somebody asks over HTTP. Every backup is verified and catalogued
+because its upload says so; a drill restores the chain in place and proves it. WAL is received all
+the while. Then somebody empties a table; a copy is recovered to the second before, and a last drill
+measures what would be lost if the source were lost now.
 """
 
 import time
@@ -16,9 +17,18 @@ from local import stack, stack_directory
 from local.configuration import DATABASE
 from local.demo_printed import print_report
 from local.demo_progress import Steps
-from local.demo_report import Played, summarise
+from local.demo_report import summarise
 from local.demo_rescue import await_archived, rescue
-from local.demo_watch import Stage, await_backup, await_drill, await_proof, await_verification
+from local.demo_verdict import INCREMENTALS, Played, beside_full
+from local.demo_watch import (
+    Stage,
+    ask_for_incremental,
+    await_backup,
+    await_drill,
+    await_proof,
+    await_verification,
+    scheduled_full,
+)
 from local.document_database.load import load
 from local.document_database.mistake import empty_by_mistake
 from local.document_database.workload import changing
@@ -66,14 +76,10 @@ def _play(directory: StackDirectory, steps: Steps, megabytes: int, played: Playe
         with steps.step("start functions host and worker"):
             edges = parts.enter_context(stack.running_edges(directory, servers, SCHEDULES))
         stage = Stage.of(servers, edges)
-        with steps.step("timer: full backup") as step:
-            label = await_backup(stage, step)
-            played.backup = stage.read_backup(label)
-        with steps.step("blob event: verify, catalogue") as step:
-            played.catalogued = await_verification(stage, step, label)
-        with steps.step("HTTP: drill") as step:
+        label = _back_up_chain(stage, steps, played)
+        with steps.step("HTTP: drill of the chain") as step:
             played.drills.append(await_drill(stage, step, label))
-            played.catalogued = await_proof(stage, label)
+            played.catalogued[label] = await_proof(stage, label)
         with steps.step("somebody empties a table") as step:
             mistake = empty_by_mistake(database)
             step.update(1, 1, f"{mistake.lost.rows} rows gone")
@@ -83,3 +89,20 @@ def _play(directory: StackDirectory, steps: Steps, megabytes: int, played: Playe
             played.rescue = rescue(directory, servers, mistake)
         with steps.step("HTTP: drill to the latest") as step:
             played.drills.append(await_drill(stage, step, label, latest=True))
+
+
+def _back_up_chain(stage: Stage, steps: Steps, played: Played) -> str:
+    """A full and its incrementals, each verified before the next: the label of the newest."""
+    with steps.step("timer: full backup") as step:
+        label = await_backup(stage, step, scheduled_full())
+        played.backups.append(stage.read_backup(label))
+    with steps.step("blob event: verify, catalogue") as step:
+        played.catalogued[label] = await_verification(stage, step, label)
+    for number in range(1, INCREMENTALS + 1):
+        with steps.step(f"HTTP: incremental {number}, verified") as step:
+            label = await_backup(stage, step, ask_for_incremental(stage))
+            played.backups.append(stage.read_backup(label))
+            played.catalogued[label] = await_verification(stage, step, label)
+            remembered = stage.links_remembered(label)
+            step.update(1, 1, f"{beside_full(played.backups)}, links remembered: {remembered}")
+    return label

@@ -1,5 +1,7 @@
 """The demo's report as tables for people."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -8,11 +10,13 @@ from local.demo_report import BackupSummary, DemoReport, DrillSummary, RecoveryS
 
 _MB = 1_000_000
 _BAR = 30
+_SUFFIX = len("F-k3x7")
 
 
 def print_report(console: Console, report: DemoReport) -> None:
-    for backup in report.backups:
-        console.print(_backup_table(report, backup))
+    if report.backups:
+        console.print(_database_table(report, report.backups[0]))
+        console.print(_chain_table(report.backups))
     for drill in report.drills:
         console.print(_phase_table(drill))
         console.print(_check_table(drill))
@@ -27,19 +31,35 @@ def print_report(console: Console, report: DemoReport) -> None:
     console.print(f"{report.verdict}{rto}{rpo}  ({report.seconds:.0f} s in all)", markup=False)
 
 
-def _backup_table(report: DemoReport, backup: BackupSummary) -> Table:
-    table = _table(f"Backup {backup.label}", "", "")
-    facts = [name for name in ("committed", "verified", "proven") if getattr(backup, name)]
+def _database_table(report: DemoReport, full: BackupSummary) -> Table:
+    table = _table("Database", "", "")
     for name, value in (
-        ("database", f"{report.documents} documents, {report.database_bytes / _MB:.0f} MB"),
+        ("it holds", f"{report.documents} documents, {report.database_bytes / _MB:.0f} MB"),
         ("changed meanwhile", f"{report.transactions_meanwhile} transactions"),
-        ("read from PostgreSQL", f"{backup.plain_bytes / _MB:.1f} MB"),
-        ("stored, encrypted", f"{backup.stored_bytes / _MB:.1f} MB in {backup.volumes} volume(s)"),
-        ("ratio", f"{backup.ratio:.2f} : 1"),
-        ("time and rate", f"{backup.seconds:.1f} s, {backup.mb_per_s:.0f} MB/s"),
-        ("it is", ", ".join(facts)),
+        (
+            "its full backup",
+            f"{full.seconds:.1f} s, {full.mb_per_s:.0f} MB/s, {full.ratio:.2f} : 1",
+        ),
     ):
         table.add_row(name, value)
+    return table
+
+
+def _chain_table(backups: Sequence[BackupSummary]) -> Table:
+    """Each link with the end of its parent's label; sizes as they lie in the repository."""
+    table = _table("Chain, encrypted", "backup", "parent", "MB", "of full", "s", "it is")
+    for name in ("MB", "of full", "s"):
+        next(column for column in table.columns if column.header == name).justify = "right"
+    for backup in backups:
+        facts = [name for name in ("verified", "proven") if getattr(backup, name)]
+        table.add_row(
+            backup.label,
+            f"… {backup.parent[-_SUFFIX:]}" if backup.parent else "",
+            f"{backup.stored_bytes / _MB:.1f}",
+            f"{backup.of_full:.1%}",
+            f"{backup.seconds:.1f}",
+            ", ".join(facts) or "committed",
+        )
     return table
 
 

@@ -1,34 +1,17 @@
 """The demo's report as one model: what it came to, its verdict, its times."""
 
-from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from local.demo_rescue import Rescue
+from local.demo_verdict import Played, verdict_of
 from local.document_database import mistake
 from local.document_database.load import LoadedDatabase
-from local.document_database.workload import Activity
-from shared.domain.drill import DrillPhase, DrillVerdict
+from shared.domain.drill import DrillPhase
 from shared.repository.documents import BackupDocument, DrillReport
 
-# One to the end of the backup, one to the end of the archived WAL.
-DRILLS = 2
 _MB = 1_000_000
-
-
-@dataclass(slots=True)
-class Played:
-    """What the demo has come to, so far; `reason` is why it went no further."""
-
-    database: LoadedDatabase | None = None
-    activity: Activity | None = None
-    backup: BackupDocument | None = None
-    catalogued: dict[str, Any] | None = None
-    drills: list[DrillReport] = field(default_factory=list)
-    rescue: Rescue | None = None
-    reason: str = "the demo did not come to a verdict"
 
 
 class Part(BaseModel):
@@ -36,11 +19,16 @@ class Part(BaseModel):
 
 
 class BackupSummary(Part):
-    """Sizes in bytes; `ratio` is plain to stored; `mb_per_s` counts plain megabytes."""
+    """Sizes in bytes; `ratio` is plain to stored; `mb_per_s` counts plain megabytes.
+
+    `of_full` is what was stored, divided by what the chain's full stored.
+    """
 
     cluster: str
     label: str
     kind: str
+    parent: str | None
+    of_full: float
     plain_bytes: int
     stored_bytes: int
     ratio: float
@@ -131,30 +119,17 @@ def summarise(played: Played, seconds: float) -> DemoReport:
     database = played.database or LoadedDatabase(0, 0)
     last = played.drills[-1] if played.drills else None
     return DemoReport(
-        verdict=_verdict(played),
+        verdict=verdict_of(played),
         rto_s=None if last is None else last.rto_ms / 1000,
         rpo_s=None if last is None else _seconds(last.rpo_ms),
         seconds=round(seconds, 1),
         database_bytes=database.size,
         documents=database.documents,
         transactions_meanwhile=0 if played.activity is None else played.activity.transactions,
-        backups=() if played.backup is None else (_backup(played.backup, played.catalogued),),
+        backups=tuple(_backup(document, played) for document in played.backups),
         drills=tuple(map(_drill, played.drills)),
         recovery=None if played.rescue is None else _recovery(played.rescue),
     )
-
-
-def _verdict(played: Played) -> str:
-    """Proven: both drills say so, the catalogue agrees, and not a row of the mistake is missing."""
-    for drill in played.drills:
-        if drill.verdict is not DrillVerdict.PROVEN:
-            return f"{drill.verdict.value}: {drill.reason}"
-    if played.rescue is not None and not played.rescue.equal:
-        found, lost = played.rescue.found.rows, played.rescue.mistake.lost.rows
-        return f"not recovered: {found} rows found, {lost} were lost, or not the same ones"
-    if len(played.drills) < DRILLS or played.rescue is None or played.catalogued is None:
-        return played.reason
-    return "proven" if played.catalogued["proven"] else f"not catalogued: {played.reason}"
 
 
 def _recovery(rescue: Rescue) -> RecoverySummary:
@@ -172,13 +147,15 @@ def _recovery(rescue: Rescue) -> RecoverySummary:
     )
 
 
-def _backup(document: BackupDocument, catalogued: dict[str, Any] | None) -> BackupSummary:
+def _backup(document: BackupDocument, played: Played) -> BackupSummary:
     seconds = max(document.total_ms, 1) / 1000
-    facts = catalogued or {}
+    facts = played.catalogued.get(document.label, {})
     return BackupSummary(
         cluster=document.cluster,
         label=document.label,
         kind=document.kind.value,
+        parent=None if document.parent is None else document.parent.label,
+        of_full=round(document.stored_size / max(played.backups[0].stored_size, 1), 3),
         plain_bytes=document.plain_size,
         stored_bytes=document.stored_size,
         ratio=round(document.plain_size / max(document.stored_size, 1), 2),

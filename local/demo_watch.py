@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from local.configuration import CLUSTER, FULL_SCHEDULE
 from local.demo_client import call
@@ -20,9 +21,11 @@ from shared.domain.cluster import cluster_name
 from shared.domain.job import JobProgress, JobState, JobVerb
 from shared.domain.schedule import latest_tick, scheduled_job_id
 from shared.errors import JobNotFound, Refused, Unavailable
-from shared.repository.backups import read_backup
+from shared.repository.backups import StoredBackup, read_backup
+from shared.repository.blob_store import BlobStore
 from shared.repository.documents import BackupDocument, DrillReport
 from shared.repository.layout import BackupRef
+from shared.repository.proofs import newest_verification
 from shared.settings import Settings
 from shared.settings import load as load_settings
 
@@ -69,15 +72,36 @@ class Stage:
 
     def read_backup(self, label: str) -> BackupDocument:
         """From the repository: the catalogue is only its index."""
-        store = adapters.blob_store(self.settings.repository, threads=1)
+        return self._stored(label).document
+
+    def links_remembered(self, label: str) -> int:
+        """How many ancestors the newest verification did not read again, proved as they were."""
+        pinned = adapters.pinned_keys(self.settings.keys)
+        report = newest_verification(self._store(), self._stored(label), pinned)
+        return sum(link.remembered for link in report.chain) if report else 0
+
+    def _stored(self, label: str) -> StoredBackup:
         ref = BackupRef(cluster_name(CLUSTER), BackupLabel.parse(label))
-        return read_backup(store, ref, adapters.pinned_keys(self.settings.keys)).document
+        return read_backup(self._store(), ref, adapters.pinned_keys(self.settings.keys))
+
+    def _store(self) -> BlobStore:
+        return adapters.blob_store(self.settings.repository, threads=1)
 
 
-def await_backup(stage: Stage, step: Step) -> str:
-    """The label of the backup for the newest tick, which is due at once: none was ever made."""
+def scheduled_full() -> UUID:
+    """The job for the newest tick, which is due at once: no backup was ever made."""
     tick = latest_tick(FULL_SCHEDULE, datetime.now(UTC))
-    job_id = scheduled_job_id(cluster_name(CLUSTER), BackupKind.FULL, tick)
+    return scheduled_job_id(cluster_name(CLUSTER), BackupKind.FULL, tick)
+
+
+def ask_for_incremental(stage: Stage) -> UUID:
+    """The job that the function app accepted."""
+    asked = {"cluster": CLUSTER, "kind": BackupKind.INCREMENTAL.value}
+    return UUID(stage.ask("POST", "/api/backups", asked)["job_id"])
+
+
+def await_backup(stage: Stage, step: Step, job_id: UUID) -> str:
+    """The label of what the job has committed. Raises DemoJobFailed."""
 
     def look() -> str | None:
         try:

@@ -35,6 +35,7 @@ _START_S = 60.0
 _SETTINGS = {
     # Room for the load and for a busy writer without a checkpoint in every second.
     "max_wal_size": "2GB",
+    "summarize_wal": "on",  # what incremental backups are made from
     "shared_buffers": "256MB",
     "max_replication_slots": "4",
     # A receiver that stays away must not fill the disk of whoever tries this out.

@@ -1,4 +1,4 @@
-"""Restore a backup without pgkeep: downloaded blobs, the escrow key, and public libraries.
+"""Restore a full backup without pgkeep: downloaded blobs, the escrow key, and public libraries.
 
     python3 -m pip install tink zstandard cryptography
     python3 emergency_restore.py --repository ./downloaded --cluster orders \
@@ -71,6 +71,10 @@ class Backup:
     def tablespaces(self) -> list[dict[str, Any]]:
         return list(self.document.get("tablespaces", []))
 
+    @property
+    def manifests(self) -> list[dict[str, Any]]:
+        return [item for item in self.document["objects"] if item["name"] == MANIFEST]
+
     def volumes(self, archive: str) -> list[dict[str, Any]]:
         found = [item for item in self.document["volumes"] if item["archive"] == archive]
         found.sort(key=lambda item: int(item["number"]))
@@ -127,7 +131,7 @@ class Keys:
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = argument_parser("Restore one full backup without pgkeep.").parse_args()
     os.umask(0o077)
     try:
         restore(arguments)
@@ -135,8 +139,8 @@ def main() -> None:
         sys.exit(f"\nSTOPPED: {problem}")
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Restore one backup without pgkeep.")
+def argument_parser(purpose: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=purpose)
     add = partial(parser.add_argument, required=True)
     add("--repository", help="folder that holds the folders full, incremental and evidence")
     add("--cluster", help="name of the cluster, as in the blobs' paths")
@@ -146,38 +150,42 @@ def parse_arguments() -> argparse.Namespace:
     add("--data-key", metavar="KID=FILE", help="a key unwrapped elsewhere: 32 bytes, or base64")
     add("--tablespace", metavar="OID=DIR", help="where it goes: absolute, absent or empty")
     parser.add_argument("--key", metavar="PEM", help="escrow private key (RSA)")
-    return parser.parse_args()
+    return parser
 
 
 def restore(arguments: argparse.Namespace) -> None:
     target = Path(arguments.target).absolute()
-    say("1/5 Reading backup.json")
+    say("1/3 Reading backup.json")
     backup = open_backup(Path(arguments.repository), arguments.cluster, arguments.label)
-    manifests = [item for item in backup.document["objects"] if item["name"] == MANIFEST]
-    say("2/5 Looking at the blobs and at the directories to fill")
-    check_blobs(backup, [*backup.document["volumes"], *manifests])
+    if parent := backup.document.get("parent"):
+        raise Stop(f"It builds on {parent['label']}: run emergency_chain.py instead.")
+    say("2/3 Looking at the blobs, the key and the directories to fill")
+    check_blobs(backup)
     homes = archive_homes(backup, target, dict(arguments.tablespace))
-    say("3/5 Unwrapping the data key")
     keys = read_keys(backup, arguments)
-    data_key = keys.data_key(backup.document["kid"])
-    say("4/5 Restoring")
+    keys.data_key(backup.document["kid"])
+    say("3/3 Restoring")
+    fill(backup, homes, keys)
+    say(next_steps(backup.document, target))
+
+
+def fill(backup: Backup, homes: dict[str, Path], keys: Keys) -> None:
+    """The backup's files, as pg_basebackup would have left them; pg_control gets its name last."""
+    target = homes["pgdata"]
     for home in homes.values():
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o700)
     (target / MARKER).touch()
     for archive, home in homes.items():
-        volumes = backup.volumes(archive)
-        sealed = (read_sealed(backup, item, backup.document["kid"], data_key) for item in volumes)
+        sealed = (read_sealed(backup, item, keys) for item in backup.volumes(archive))
         extract_archive(chain.from_iterable(sealed), home)
-    for item in manifests:
+    for item in backup.manifests:
         with (target / MANIFEST).open("xb") as file:
-            file.writelines(read_sealed(backup, item, item["kid"], keys.data_key(item["kid"])))
-    say("5/5 Finishing")
+            file.writelines(read_sealed(backup, item, keys))
     relocate_tablespaces(backup, homes)
     (target / CONTROL_FILE_UNTIL_DONE).rename(target / CONTROL_FILE)
     os.sync()
     (target / MARKER).unlink()
-    say(next_steps(backup.document, target))
 
 
 def open_backup(root: Path, cluster: str, label: str) -> Backup:
@@ -192,8 +200,8 @@ def open_backup(root: Path, cluster: str, label: str) -> Backup:
     return Backup(container, folder, root / "evidence" / cluster / "keys", document)
 
 
-def check_blobs(backup: Backup, wanted: list[dict[str, Any]]) -> None:
-    problems = []
+def check_blobs(backup: Backup) -> None:
+    wanted, problems = [*backup.document["volumes"], *backup.manifests], []
     for item in wanted:
         path = backup.folder / item["name"]
         size = path.stat().st_size if path.is_file() else None
@@ -211,10 +219,8 @@ def archive_homes(backup: Backup, target: Path, moved: dict[str, str]) -> dict[s
     homes = {}
     for tablespace in backup.tablespaces:
         oid = str(tablespace["oid"])
-        if tablespace.get("in_place"):
-            homes[oid] = target / "pg_tblspc" / oid
-            continue
-        homes[oid] = Path(moved.pop(oid, ""))
+        inside = str(target / "pg_tblspc" / oid) if tablespace.get("in_place") else ""
+        homes[oid] = Path(inside or moved.pop(oid, ""))
         if not homes[oid].is_absolute():
             raise Stop(
                 f"Tablespace {oid} lay in {tablespace['path']}: say where it goes now"
@@ -256,14 +262,14 @@ def read_data_key(path: Path) -> bytes:
     return key
 
 
-def read_sealed(backup: Backup, item: dict[str, Any], kid: str, key: bytes) -> Iterator[bytes]:
+def read_sealed(backup: Backup, item: dict[str, Any], keys: Keys) -> Iterator[bytes]:
     """Plaintext of one blob, authenticated; stops with an error when it is not all of it."""
     name, digest, size = item["name"], hashlib.sha256(), 0
-    path = backup.folder / name
+    path, kid = backup.folder / name, item.get("kid", backup.document["kid"])
     say(f"    {name}: {item['plain_size'] / 1e6:.1f} MB")
     try:
         with path.open("rb") as blob:
-            opened = decrypting(key, blob, backup.associated_data(kid, name))
+            opened = decrypting(keys.data_key(kid), blob, backup.associated_data(kid, name))
             for chunk in decompressed(opened):
                 digest.update(chunk)
                 size += len(chunk)
@@ -356,12 +362,6 @@ def relocate_tablespaces(backup: Backup, homes: dict[str, Path]) -> None:
 
 def next_steps(document: dict[str, Any], target: Path) -> str:
     steps = [f"\nDONE: every byte in {target} was authenticated. Next:"]
-    if document.get("parent"):
-        steps += [
-            f"* This is an incremental. Restore its parent, {document['parent']['label']},",
-            "  and so on up to the full, each into a directory of its own. Then, oldest first:",
-            "      pg_combinebackup FULL INCREMENTAL … -o NEW_DATA_DIRECTORY",
-        ]
     if not document.get("wal_included"):
         steps.append("* WAL is not part of this backup: put it within reach of restore_command.")
     steps += [

@@ -11,15 +11,18 @@ from local.benchmark.contest import Contest, Subject, run_contest
 from local.benchmark.printed import print_report
 
 REPORT = Path(".benchmark/report.json")
-_UNASKED = (Subject.BACKUP, Subject.WAL)
+_UNASKED = (Subject.BACKUP, Subject.WAL, Subject.CHAIN)
+_BACKUP_GB, _CHAIN_GB = 1.5, 1.0
 
 
 def benchmark(
     *,
     part: Annotated[
-        list[Subject] | None, typer.Option(help="Only this part; default: backup and wal.")
+        list[Subject] | None, typer.Option(help="Only this part; default: all but rpo.")
     ] = None,
-    size_gb: Annotated[float, typer.Option(min=0.2, help="Size of the cluster.")] = 1.5,
+    size_gb: Annotated[
+        float | None, typer.Option(min=0.2, help="Size of the cluster; default: 1.5, for chain 1.")
+    ] = None,
     wal_segments: Annotated[int, typer.Option(min=4, help="WAL segments to move.")] = 64,
     rpo_runs: Annotated[int, typer.Option(min=1, help="Servers to lose, in part rpo.")] = 20,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each; the best counts.")] = 1,
@@ -32,8 +35,9 @@ def benchmark(
     console = Console(highlight=False)
     contest = Contest(
         subjects=frozenset(part or _UNASKED),
-        size_bytes=int(size_gb * 1e9),
+        size_bytes=int((size_gb or _BACKUP_GB) * 1e9),
         wal_segments=wal_segments,
+        chain_bytes=int((size_gb or _CHAIN_GB) * 1e9),
         rpo_runs=rpo_runs,
         runs=runs,
         major=major,

@@ -1,20 +1,20 @@
 """The benchmark itself: one source, every contender in turn, one report."""
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
-
-import psutil
 
 from local import postgres_programs
 from local.benchmark import pg_basebackup, pgbackrest, pgkeep, zstd_bound
+from local.benchmark.chain.contest import OLDEST_MAJOR, ChainContest, run_chain_contest
+from local.benchmark.chain.pgbackrest import copies_whole_files
+from local.benchmark.chain.report import ChainReport, ChainRow
+from local.benchmark.machine import describe_machine, versions
 from local.benchmark.place import Place, benchmark_place
-from local.benchmark.report import Machine, Operation, Report, Row, disturbed, make_row
+from local.benchmark.report import Operation, Report, Row, disturbed, make_row
 from local.benchmark.source import data_size, running_source
 from local.benchmark.wal.contest import WalContest, run_wal_contest
 from local.benchmark.wal.report import WalRow
@@ -23,7 +23,6 @@ from local.rpo.report import Loss, RpoReport
 from local.rpo.series import Series, run_series
 from shared.errors import NotFound
 from shared.settings import ClusterWal
-from shared.version import VERSION
 
 # What `make setup` installs; taken when no peer asks for an older one.
 _OWN_MAJOR = 17
@@ -42,6 +41,7 @@ class Subject(StrEnum):
 
     BACKUP = "backup"
     WAL = "wal"
+    CHAIN = "chain"
     RPO = "rpo"
 
 
@@ -52,6 +52,7 @@ class Contest:
     subjects: frozenset[Subject]
     size_bytes: int
     wal_segments: int
+    chain_bytes: int
     rpo_runs: int
     runs: int
     major: int | None
@@ -83,16 +84,17 @@ def run_contest(contest: Contest, now: datetime, say: Say) -> Report:
     with benchmark_place() as place:
         rows, size = _backups(place, programs, contest, peer, say)
         wal = _wal(place, programs, contest, peer, say)
-        versions = _versions(programs, peer)
-        remarks = (*_remarks(peer, major, place), *_disturbances(rows))
+        chain = _chain(place, contest, peer, say)
+        remarks = (*_remarks(peer, major, place), *_disturbances(rows, chain), *_old(chain, peer))
     return Report(
         date=now,
-        machine=_machine(load),
-        versions=versions,
+        machine=describe_machine(load),
+        versions=versions(programs, peer),
         size_bytes=size,
         runs=contest.runs,
         rows=rows,
         wal=wal,
+        chain=chain,
         rpo=_rpo(contest, say),
         remarks=remarks,
     ).compared()
@@ -129,6 +131,22 @@ def _wal(
     segments, runs = contest.wal_segments, contest.runs
     wal = WalContest(programs, segments, runs, contest.tools, peers=peer is not None)
     return run_wal_contest(place, wal, say)
+
+
+def _chain(place: Place, contest: Contest, peer: str | None, say: Say) -> ChainReport | None:
+    """Our own PostgreSQL has incrementals, the peer's may be older: each has the newest it can."""
+    if Subject.CHAIN not in contest.subjects:
+        return None
+    major = max(contest.major or _OWN_MAJOR, OLDEST_MAJOR)
+    programs = postgres_programs.find(major)
+    if programs is None:
+        raise NoCommonPostgres(f"there is no PostgreSQL {major} on this machine")
+    limit = 0 if peer is None else pgbackrest.newest_major(peer)
+    fitting = [known for known in postgres_programs.available_majors() if known <= limit]
+    peers = postgres_programs.find(max(fitting)) if fitting else None
+    return run_chain_contest(
+        place, ChainContest(programs, peers, contest.chain_bytes, contest.runs), say
+    )
 
 
 def _rpo(contest: Contest, say: Say) -> RpoReport | None:
@@ -215,31 +233,14 @@ def _remarks(peer: str | None, major: int, place: Place) -> Iterator[str]:
         yield f"pgBackRest {peer} knows newer PostgreSQL than the {major} measured here"
 
 
-def _disturbances(rows: Sequence[Row]) -> Iterator[str]:
-    names = disturbed(rows)
+def _disturbances(rows: Sequence[Row], chain: ChainReport | None) -> Iterator[str]:
+    every: list[Row | ChainRow] = [*rows, *(chain.rows if chain else ())]
+    names = disturbed(every)
     if names:
-        yield f"other programs were busy during {', '.join(names)}; measure again on a quiet one"
+        during = "all of it" if len(names) == len(every) else ", ".join(names)
+        yield f"other programs were busy during {during}; measure again on a quiet one"
 
 
-def _versions(programs: Path, peer: str | None) -> dict[str, str]:
-    server = postgres_programs.version_of(programs)
-    own = {"pgkeep": VERSION, "postgres": server, "python": platform.python_version()}
-    packages = {name: version(name) for name in ("zstandard", "cryptography")}
-    return own | packages | ({} if peer is None else {"pgbackrest": peer})
-
-
-def _machine(load: float) -> Machine:
-    return Machine(
-        processor=_processor(),
-        cores=psutil.cpu_count() or 1,
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        system=platform.platform(terse=True),
-        load_before=round(load, 2),
-    )
-
-
-def _processor() -> str:
-    """As /proc/cpuinfo calls it; platform.processor() is empty on Debian."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def _old(chain: ChainReport | None, peer: str | None) -> Iterator[str]:
+    if chain is not None and peer is not None and copies_whole_files(peer):
+        yield f"pgBackRest {peer} has no block incrementals (2.46): it copies changed files whole"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from shared import adapters
 from shared.repository import layout
 from shared.repository.azure_blob_store import AzureBlobStore
 from shared.settings import load
-from worker.keys.generate import KeySet, generate_key_set
+from worker.keys.generate import KeyPair, KeySet, generate_key_set
 
 CLUSTER = "main"
 
@@ -62,7 +62,7 @@ def _measure(
     log = place.work / "pgkeep.log"
     backup = run_measured(verb("backup", CLUSTER, "--json", config=writer), servers, log)
     with place.target("pgkeep") as target:
-        restore = run_measured(_restore(place, target, reader), servers, log)
+        restore = run_measured(restore_verb(place, target, config=reader), servers, log)
     return Measured(backup.usage, restore.usage, json.loads(backup.output)["stored_size"])
 
 
@@ -71,11 +71,12 @@ def configure(
 ) -> tuple[Path, Path]:
     """Settings of the one who writes and of the one who reads; containers in the emulator.
 
-    As in production: the writer can open nothing, the reader can sign nothing.
+    As in production: the writer can open nothing but manifests, which incrementals need; the
+    reader can sign nothing.
     """
     keys = _keys(place.work / "keys")
     common = _common(place, source, repository, keys)
-    writer = _written(place.work / "writer.toml", common, _writing(keys))
+    writer = _written(place.work / "writer.toml", common, _writing(keys, [keys.manifest]))
     reader = _written(place.work / "reader.toml", common, _reading(keys))
     store = adapters.blob_store(load(writer, {}).repository, threads=1)
     if isinstance(store, AzureBlobStore):
@@ -83,6 +84,16 @@ def configure(
             store.create_container(container)
         store.close()
     return writer, reader
+
+
+def configure_composer(
+    place: Place, source: PostgresServer, repository: EmulatedAccount | Path
+) -> Path:
+    """Settings of the one who makes synthetic fulls: reads everything, writes and signs."""
+    keys = _keys(place.work / "keys")
+    writing = _writing(keys, [keys.wrapping, keys.manifest])
+    path = place.work / "composer.toml"
+    return _written(path, _common(place, source, repository, keys), writing)
 
 
 def _keys(folder: Path) -> KeySet:
@@ -125,10 +136,12 @@ pinned = [{{ path = "{keys.signing.public}" }}]
 """
 
 
-def _writing(keys: KeySet) -> str:
+def _writing(keys: KeySet, opens: Sequence[KeyPair]) -> str:
+    unwrap = ", ".join(_pem(pair.private) for pair in opens)
     return f"""
 recipients = [{_pem(keys.wrapping.public)}, {_pem(keys.escrow.public)}]
 manifest_recipient = {_pem(keys.manifest.public)}
+unwrap = [{unwrap}]
 signing = {_pem(keys.signing.private)}
 """
 
@@ -152,9 +165,9 @@ ca_file = "{repository.ca_file}"
 """
 
 
-def _restore(place: Place, target: Path, config: Path) -> Command:
+def restore_verb(place: Place, target: Path, *more: str, config: Path) -> Command:
     owner = () if place.account is None else ("--owner", place.account.name)
-    return verb("restore", CLUSTER, str(target), *owner, "--json", config=config)
+    return verb("restore", CLUSTER, str(target), *more, *owner, "--json", config=config)
 
 
 def verb(*words: str, config: Path) -> Command:

@@ -4,6 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from local.benchmark.chain.printed import print_chain
 from local.benchmark.report import Operation, Report, Row
 from local.benchmark.wal.report import WalOperation, WalRow
 from local.rpo.report import print_rpo
@@ -21,6 +22,8 @@ def print_report(report: Report, console: Console) -> None:
         _print_ratios(report, console)
     if report.wal:
         _print_wal(report.wal, console)
+    if report.chain is not None:
+        print_chain(report.chain, console)
     if report.rpo is not None:
         print_rpo(report.rpo, console)
     _print_circumstances(report, console)

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from local.benchmark.chain.report import ChainReport, ChainRow
 from local.benchmark.measure import Usage
 from local.benchmark.wal.report import WalRow
 from local.rpo.report import RpoReport
@@ -68,6 +69,7 @@ class Report(Part):
     runs: int
     rows: tuple[Row, ...]
     wal: tuple[WalRow, ...] = ()
+    chain: ChainReport | None = None
     rpo: RpoReport | None = None
     remarks: tuple[str, ...]
 
@@ -79,7 +81,7 @@ class Report(Part):
         return self.model_copy(update={"rows": rows})
 
 
-def disturbed(rows: Iterable[Row]) -> list[str]:
+def disturbed(rows: Iterable[Row | ChainRow]) -> list[str]:
     """Names of rows during which other programs took more than a twentieth of what was used."""
     return [row.name for row in rows if row.foreign_cpu_s > _DISTURBED * row.cpu_s]
 

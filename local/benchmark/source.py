@@ -1,9 +1,10 @@
 """The cluster that all contenders back up: tables of orders, quiet while it is measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 from psycopg import sql
@@ -14,7 +15,7 @@ from local.postgres_server import PostgresServer
 
 DATABASE = "benchmark"
 # Programs that work file by file need several of like size, or one of their processes idles.
-_TABLES = 16
+TABLES = tuple(sql.Identifier(f"orders_{number:02}") for number in range(16))
 _SEED_ROWS = 50_000
 _INDEX_BYTES_PER_ROW = 23  # of a B-tree on a bigint, filled to 90 %
 _DEFINITION = sql.SQL(
@@ -29,6 +30,7 @@ _STATES = ("delivered", "shipped", "paid", "open", "cancelled")
 _STATE_WEIGHTS = (70, 12, 9, 6, 3)
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 _MIB = 1 << 20
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _SETTINGS = {
     "autovacuum": "off",  # nobody writes while somebody is measured
     "max_wal_size": "2GB",
@@ -38,9 +40,12 @@ _SETTINGS = {
 
 
 @contextmanager
-def running_source(programs: Path, directory: Path, size_bytes: int) -> Iterator[PostgresServer]:
+def running_source(
+    programs: Path, directory: Path, size_bytes: int, settings: Mapping[str, str] = NO_SETTINGS
+) -> Iterator[PostgresServer]:
     """A server with about `size_bytes` of data, checkpointed and in the page cache."""
-    options = ClusterOptions(fsync=False, backup_user_reads_data=True, settings=_SETTINGS)
+    settings = {**_SETTINGS, **settings}
+    options = ClusterOptions(fsync=False, backup_user_reads_data=True, settings=settings)
     with PostgresServer.create(programs, directory, options) as server:
         server.query(f"create database {DATABASE}")
         with server.connect(DATABASE) as connection:
@@ -72,15 +77,14 @@ def make_orders(connection: psycopg.Connection) -> None:
 
 def _fill(connection: psycopg.Connection, size_bytes: int) -> None:
     """The same rows in every table: files are compressed apart, so none gains from another."""
-    tables = [sql.Identifier(f"orders_{number:02}") for number in range(_TABLES)]
-    first, *others = tables
-    for table in tables:
+    first, *others = TABLES
+    for table in TABLES:
         connection.execute(sql.SQL("create table {} ({})").format(table, _DEFINITION))
     _copy(connection, first, make_prose(seed=1))
     for table in others:
         _insert(connection, source=first, target=table, rows=_SEED_ROWS)
-    rows = _rows_for(connection, first, size_bytes // _TABLES)
-    for table in tables:
+    rows = _rows_for(connection, first, size_bytes // len(TABLES))
+    for table in TABLES:
         _multiply(connection, table, rows)
         connection.execute(sql.SQL("alter table {} add primary key (id)").format(table))
 

@@ -8,13 +8,16 @@ import pytest
 from rich.console import Console
 
 from local.demo_printed import print_report
-from local.demo_report import Played, summarise
+from local.demo_report import summarise
 from local.demo_rescue import BEFORE, Rescue
+from local.demo_verdict import Played
 from local.document_database.mistake import Mistake, TableContent
 from shared.domain.drill import DrillVerdict
-from shared.repository.documents import DrillReport
+from shared.repository.documents import BackupDocument, BackupLink, DrillReport, FullInstead
+from tests.harness.signed_repository import backup_document
 
 AT = datetime(2026, 11, 22, 14, 4, tzinfo=UTC)
+CHAIN = tuple(f"20261122T1400{n:02}Z-{kind}-k3x7" for n, kind in enumerate("FIII"))
 LOST = TableContent(4000, "ab" * 32)
 
 
@@ -23,7 +26,7 @@ def drill(verdict: DrillVerdict = DrillVerdict.PROVEN, **facts: Any) -> DrillRep
         **{
             "id": "d",
             "cluster": "main",
-            "label": "20261122T140000Z-F-k3x7",
+            "label": CHAIN[-1],
             "document_digest": "00" * 32,
             "created_at": AT,
             "verdict": verdict,
@@ -40,10 +43,28 @@ def drill(verdict: DrillVerdict = DrillVerdict.PROVEN, **facts: Any) -> DrillRep
     )
 
 
+def chain(*, size: int = 400) -> list[BackupDocument]:
+    """A full of `size` bytes, and three incrementals of a hundredth of it, one after the other."""
+    documents = list[BackupDocument]()
+    for depth, label in enumerate(CHAIN):
+        parent = BackupLink(label=CHAIN[depth - 1], digest="00" * 32) if depth else None
+        stored = size // 100 if depth else size
+        changes: dict[str, Any] = {"label": label, "parent": parent, "depth": depth, "objects": ()}
+        [volume] = backup_document("main").volumes
+        volume = volume.model_copy(update={"stored_size": stored})
+        documents.append(backup_document("main", volumes=(volume,), **changes))
+    return documents
+
+
 def played(**changes: Any) -> Played:
     rescue = Rescue(Mistake(LOST, AT), AT - BEFORE, LOST, 3.2, {"plan": 100, "replay": 400})
     latest = drill(target="latest", rpo_ms=900, wal_segments=3, wal_waited_ms=10)
-    story = {"catalogued": {"proven": True}, "drills": [drill(), latest], "rescue": rescue}
+    story = {
+        "backups": chain(),
+        "catalogued": {CHAIN[-1]: {"proven": True}},
+        "drills": [drill(), latest],
+        "rescue": rescue,
+    }
     return Played(**{**story, **changes})
 
 
@@ -61,14 +82,25 @@ def test_a_story_that_went_well_is_proven_with_the_times_of_its_last_drill() -> 
     [
         ({"rescue": None}, "did not come to"),
         ({"drills": [drill()]}, "did not come to"),
-        ({"catalogued": None}, "did not come to"),
-        ({"catalogued": {"proven": False}}, "not catalogued"),
+        ({"catalogued": {}}, "not catalogued"),
+        ({"catalogued": {CHAIN[0]: {"proven": True}}}, "not catalogued"),
+        ({"catalogued": {CHAIN[-1]: {"proven": False}}}, "not catalogued"),
         ({"drills": [drill(), drill(DrillVerdict.FAILED, reason="torn")]}, "failed: torn"),
         ({"drills": [], "rescue": None, "reason": "no disk"}, "no disk"),
     ],
 )
 def test_anything_less_is_not_proven_and_says_why(changes: dict[str, Any], words: str) -> None:
     assert words in summarise(played(**changes), 42.0).verdict
+
+
+def test_a_full_in_the_place_of_an_incremental_proves_no_chain() -> None:
+    full, *incrementals = chain()
+    instead = FullInstead(code="summaries-missing", reason="summarize_wal is off")
+    other = full.model_copy(update={"instead_of_incremental": instead})
+    assert "summarize_wal is off" in summarise(played(backups=[full, other]), 42.0).verdict
+    unrelated = [full, *incrementals[1:]]
+    assert "does not build on" in summarise(played(backups=unrelated), 42.0).verdict
+    assert "only 3 backups" in summarise(played(backups=[full, *incrementals[:2]]), 42.0).verdict
 
 
 @pytest.mark.parametrize("found", [TableContent(3999, LOST.sha256), TableContent(4000, "cd" * 32)])
@@ -85,6 +117,8 @@ def test_people_read_rows_phases_and_both_objectives() -> None:
         "equal (SHA-256",
         "Drill to the latest",
         "replay",
+        *CHAIN,
+        "1.0%",
         "proven  RTO 2.5 s  RPO 0.9 s",
     ):
         assert words in screen.getvalue()
