@@ -2,9 +2,12 @@
 
 pytest_plugins = [
     "tests.harness.azurite",
+    "tests.harness.chain_random",
     "tests.harness.fixed_clock",
     "tests.harness.postgres_clusters",
+    "tests.harness.roomy_place",
     "tests.harness.tcp_proxy",
     "tests.harness.worker_services",
+    "tests.harness.chain_site",
     "tests.harness.wal_lab",  # after what it imports: pytest rewrites plug-ins as it loads them
 ]

@@ -15,7 +15,7 @@ from shared.domain.cluster import cluster_name
 from shared.domain.recovery_target import TargetAction
 from shared.errors import InvalidInput
 from shared.repository.backups import find_backup
-from worker import cli_wal, job_runner, wiring
+from worker import cli_files, cli_wal, job_runner, wiring
 from worker.cli_session import Cluster, Config, Json, open_services
 from worker.commands import (
     backup,
@@ -32,6 +32,7 @@ from worker.commands import (
     wal_state,
 )
 from worker.commands import recover as recover_verb
+from worker.commands.synthetic import SyntheticRequest, synthesize
 from worker.commands.target_options import TargetOptions
 from worker.keys.generate import generate_key_set
 
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make keys for development and escrow.")
 catalogue_app = typer.Typer(no_args_is_help=True, help="The index that blobs can rebuild.")
+app.command("extract")(cli_files.extract_command)
 app.add_typer(cli_wal.app, name="wal")
 app.add_typer(keys_app, name="keys")
 app.add_typer(catalogue_app, name="catalogue")
@@ -86,15 +88,44 @@ class MappingInvalid(InvalidInput):
     hint = "Write --tablespace-mapping /old/path=/new/path; escape = in a path as \\=."
 
 
+class BackupKindInvalid(InvalidInput):
+    """Options that ask for two kinds of backup at once, or for none that there is."""
+
+    code = "backup-kind-invalid"
+    hint = "Give --incremental, or --synthetic with or without --label, or neither."
+
+
 @app.command("backup")
-def backup_command(cluster: Cluster, config: Config = None, json: Json = False) -> None:
-    """Take a full backup of a cluster, straight into the repository."""
+def backup_command(
+    cluster: Cluster,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Changed blocks only; or full, and why.")
+    ] = False,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="A full one composed of a chain; asks no server.")
+    ] = False,
+    label: Annotated[
+        str | None, typer.Option("--label", help="With --synthetic: the chain's newest backup.")
+    ] = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Take a backup of a cluster, straight into the repository: a full one, if not told otherwise.
+
+    An incremental one that cannot be taken becomes a full one that says why, or fails: as
+    incremental.when_impossible has it.
+    """
+    if synthetic and incremental:
+        raise BackupKindInvalid("a backup is either incremental or synthetic")
+    if label and not synthetic:
+        raise BackupKindInvalid("--label names the chain that --synthetic composes")
     with open_services(config, quiet=json) as services:
-        outcome = backup.back_up(
-            services,
-            services.settings.cluster_named(cluster),
-            backup.BackupRequest(kind=BackupKind.FULL),
-        )
+        settings = services.settings.cluster_named(cluster)
+        if synthetic:
+            outcome = synthesize(services, settings, SyntheticRequest(label))
+        else:
+            kind = BackupKind.INCREMENTAL if incremental else BackupKind.FULL
+            outcome = backup.back_up(services, settings, backup.BackupRequest(kind))
         printed.backup_outcome(outcome, as_json=json)
 
 
@@ -105,13 +136,19 @@ def verify_command(
     ciphertext_only: Annotated[
         bool, typer.Option("--ciphertext-only", help="Without a key: stored bytes only.")
     ] = False,
+    whole_chain: Annotated[
+        bool, typer.Option("--whole-chain", help="Read every link again, proved before or not.")
+    ] = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Read a backup back: every segment, every file. Exit 5 when it is damaged."""
+    """Read a backup back: every segment, every file. Exit 5 when it is damaged.
+
+    Of the backups that an incremental one builds on, those are read that no report proves yet.
+    """
     with open_services(config, quiet=json) as services:
         ref = find_backup(services.store, cluster_name(cluster), label)
-        report = verify.verify(services, ref, deep=not ciphertext_only)
+        report = verify.verify(services, ref, deep=not ciphertext_only, whole_chain=whole_chain)
         printed.verification(report, as_json=json)
         if not report.passed:
             raise typer.Exit(5)
@@ -200,6 +237,10 @@ def list_command(
 def show_command(
     cluster: Cluster,
     label: Label = None,
+    configuration: Annotated[
+        bool,
+        typer.Option("--configuration", help="The server's settings at the time; needs a key."),
+    ] = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -207,6 +248,10 @@ def show_command(
     with open_services(config, quiet=True) as services:
         name = cluster_name(cluster)
         stored = list_backups.show(services, name, label)
+        if configuration:
+            facts = list_backups.recorded_configuration_of(services, stored)
+            printed.configuration(facts, as_json=json)
+            return
         if label is not None:
             printed.backup(stored, {}, as_json=json)
             return

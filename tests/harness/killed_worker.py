@@ -1,6 +1,6 @@
 """A worker that SIGKILLs itself at a chosen moment, as a host that dies does: no handler runs.
 
-    python -m tests.harness.killed_worker CONFIG backup|restore MOMENT NUMBER [TARGET]
+    python -m tests.harness.killed_worker CONFIG backup|synthetic|restore MOMENT NUMBER [TARGET]
 
 MOMENT is `before` or `after` the commit of that NUMBER, or `during` the ranged read of that NUMBER.
 The product has no hook for it: the store is wrapped where a test may wrap it.
@@ -21,6 +21,7 @@ from tests.harness.worker_services import CHECKOUT, Silent, Site, WatchedStore
 from worker import wiring
 from worker.commands.backup import BackupRequest, back_up
 from worker.commands.restore import restore
+from worker.commands.synthetic import SyntheticRequest, synthesize
 
 
 def run_and_kill(
@@ -73,6 +74,8 @@ def main(config: str, verb: str, moment: str, number: str, target: str = "") -> 
     services = replace(services, store=_dying(services.store, moment, int(number)))
     if verb == "backup":
         back_up(services, settings.cluster[0], BackupRequest())
+    elif verb == "synthetic":
+        synthesize(services, settings.cluster[0], SyntheticRequest())
     else:
         site = Site(Path(config).parent, None, {})  # type: ignore[arg-type] # only its request() is used
         restore(services, site.request(Path(target)))

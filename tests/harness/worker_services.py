@@ -24,6 +24,7 @@ from local.azurite import EmulatedAccount
 from local.postgres_initdb import BACKUP_USER
 from local.postgres_server import PostgresServer, StopMode
 from local.unprivileged import identity, make_reachable_directory, server_account
+from shared.domain.backup import BackupKind
 from shared.domain.cluster import cluster_name
 from shared.repository.backups import find_backup
 from shared.repository.blob_store import (
@@ -138,6 +139,10 @@ class Site:
 
     def backup(self, **changes: Any) -> BackupOutcome:
         return back_up(self.services(**changes), self.cluster, BackupRequest())
+
+    def incremental(self, **changes: Any) -> BackupOutcome:
+        request = BackupRequest(BackupKind.INCREMENTAL)
+        return back_up(self.services(**changes), self.cluster, request)
 
     def newest(self) -> BackupRef:
         return find_backup(self.services().store, cluster_name(CLUSTER), None)

@@ -1,6 +1,5 @@
 """Backup, verify and restore on real PostgreSQL: the copy is the source at the backup's end."""
 
-import json
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from shared.repository.backups import BackupNotFound, list_backups, read_backup
 from shared.repository.blob_store import BlobName
 from tests.harness.deadline import wait_until
 from tests.harness.postgres_clusters import MakeCluster, make_standby
+from tests.harness.worker_memory import LIMIT_MIB, peak_rss_mib
 from tests.harness.worker_services import (
     CHECKOUT,
     CLUSTER,
@@ -44,7 +44,6 @@ pytestmark = pytest.mark.integration
 
 EMERGENCY = CHECKOUT / "docs" / "how-to" / "emergency_restore.py"
 ODD_NAME = b"caf\xe9 not utf-8"
-LIMIT_MIB = 256
 
 
 @contextmanager
@@ -286,27 +285,6 @@ def test_k01_the_documented_emergency_restore_opens_a_real_backup_without_pgkeep
     hand_over(data, server_account())
     assert verify_with_postgres(source_cluster.programs, data, "--ignore=tablespace_map") == ""
     assert dump(start_restored(data, source_cluster)) == dump(source_cluster)
-
-
-def peak_rss_mib(site: Site, *arguments: str) -> float:
-    """Runs the verb, which must succeed; VmHWM counts this program alone, not what forked it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "worker", *arguments, "--json"],
-        cwd=CHECKOUT,
-        env={**os.environ, "PGKEEP_CONFIG": str(site.config)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    peak, pause = 0, Event()
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-            peak = max(peak, int(found[1]))
-        pause.wait(0.02)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    assert json.loads(output)
-    return peak / 1024
 
 
 @pytest.mark.slow

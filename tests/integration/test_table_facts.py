@@ -15,6 +15,7 @@ from local.postgres_server import PostgresServer
 from shared.domain.drill import SnapshotFacts, TableFacts, TableState
 from shared.errors import PostgresGone, TableNameInvalid
 from worker.postgres.cluster_facts import server_facts
+from worker.postgres.configuration_facts import configuration_facts
 from worker.postgres.connection import connect_sql
 from worker.postgres.table_facts import Connect, Reference, TableName, count_tables, table_facts
 
@@ -283,6 +284,24 @@ def test_the_server_tells_what_a_restore_host_must_match(
     database = next(item for item in facts.databases if item.name == "postgres")
     assert [extension.split()[0] for extension in database.extensions] == ["plpgsql"]
     assert database.unlogged_tables == 1
+    assert facts.configuration.settings["max_prepared_transactions"] == "5"
+    assert facts.configuration.files["data_directory"]
+    assert facts.configuration.outside == ()
+    assert any("replication" in rule for rule in facts.configuration.hba)
+
+
+def test_a_role_without_rights_still_tells_what_it_may_see(
+    server: PostgresServer, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE ROLE nobody_special LOGIN")
+    with closing(connect_sql(server.dsn("postgres"))) as connection:
+        connection.execute("SET ROLE nobody_special")
+        facts = configuration_facts(connection)
+    sql.execute("DROP ROLE nobody_special")
+
+    assert facts.settings["max_prepared_transactions"] == "5"
+    assert facts.files == {}
+    assert facts.hba == ()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ from shared.domain.cluster import ClusterName
 from shared.errors import PgkeepError
 from shared.repository.backups import StoredBackup, find_backup, list_backups, read_backup
 from shared.repository.layout import BackupRef
+from worker.commands.opened_backup import open_backup
 from worker.commands.services import Services
+from worker.commands.source_facts import read_facts
 from worker.pipeline.in_order import map_in_order
+from worker.postgres.configuration_facts import ConfigurationFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +40,8 @@ def list_all(services: Services, cluster: ClusterName | None) -> Iterator[Listed
 def show(services: Services, cluster: ClusterName, label: str | None) -> StoredBackup:
     """One backup's document. Raises BackupNotFound and what reading a document raises."""
     return read_backup(services.store, find_backup(services.store, cluster, label), services.pinned)
+
+
+def recorded_configuration_of(services: Services, stored: StoredBackup) -> ConfigurationFacts:
+    """What the server had set when the backup was taken. Raises as opening a backup does."""
+    return read_facts(open_backup(services, stored)).server.configuration

@@ -1,8 +1,9 @@
 """A chain with its keys: every link authenticated, complete by HEAD, ready to be read."""
 
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from shared.domain.backup_index import BackupIndex
 from shared.repository.chains import StoredChain
@@ -28,7 +29,8 @@ class OpenedChain:
     def indexes(self, executor: Executor) -> tuple[BackupIndex, ...]:
         """Of every link, the full first; of older ones, only what the newest one's files need."""
         newest = self.newest.index(executor)
-        wanted = {member.whole_path: member.path for member in newest.members}
+        table = newest.members
+        wanted = {table.whole_path(number): table.path(number) for number in range(len(table))}
         older = [link.index(executor, wanted) for link in self.links[:-1]]
         return (*older, newest)
 
@@ -43,6 +45,7 @@ class OpenedChain:
 
 def open_chain(services: Services, chain: StoredChain) -> OpenedChain:
     """Raises BackupIncomplete when a link lacks a part, and what opening a backup raises."""
-    for link in chain.links:
-        require_complete(services, link)
-    return OpenedChain(tuple(open_backup(services, link) for link in chain.links))
+    with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
+        for _ in executor.map(partial(require_complete, services), chain.links):
+            pass
+        return OpenedChain(tuple(executor.map(partial(open_backup, services), chain.links)))

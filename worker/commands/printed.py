@@ -26,6 +26,7 @@ from worker.commands.backup import BackupOutcome
 from worker.commands.list_backups import ListedBackup
 from worker.commands.services import Progress as ProgressPort
 from worker.keys.generate import KeySet
+from worker.postgres.configuration_facts import ConfigurationFacts, recorded_configuration
 
 OUT = Console(highlight=False, soft_wrap=True)
 
@@ -73,15 +74,25 @@ def progress_bars(*, quiet: bool) -> Iterator[ProgressPort]:
 
 def backup_outcome(outcome: BackupOutcome, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {"label": outcome.label, "digest": outcome.digest, **_document(outcome.document)}
-        )
+        taken = {"label": outcome.label, "digest": outcome.digest}
+        print_json({**taken, "whole_bytes": outcome.whole_bytes, **_document(outcome.document)})
         return
     document = outcome.document
     OUT.print(
-        f"backup {outcome.label} is committed: {megabytes(document.plain_size)} in "
+        f"{document.kind} backup {outcome.label} is committed: {megabytes(document.plain_size)} in "
         f"{megabytes(document.stored_size)}, {document.total_ms / 1000:.1f} s"
     )
+    if document.parent is not None:
+        OUT.print(f"it builds on {document.parent.label}, link {document.depth} of its chain")
+    if document.parent is not None and outcome.whole_bytes is not None:
+        OUT.print(f"it holds what changed of {megabytes(outcome.whole_bytes)}")
+    if document.composed_of is not None:
+        OUT.print(f"it was composed of the chain that ends in {document.composed_of.label}")
+    if document.instead_of_incremental is not None:
+        why = document.instead_of_incremental
+        OUT.print(f"full instead of incremental: {why.reason} ({why.code})", markup=False)
+    if outcome.source_reason is not None:
+        OUT.print(f"read from the primary: {outcome.source_reason}", markup=False)
     if document.suspect:
         OUT.print(f"suspect: PostgreSQL found {document.page_checksum_failures} damaged pages")
 
@@ -97,8 +108,11 @@ def verification(report: VerificationReport, *, as_json: bool) -> None:
         f"{megabytes(report.stored_bytes)} read, {report.files} files, "
         f"{report.total_ms / 1000:.1f} s"
     )
+    for link in report.chain:
+        how = "remembered" if link.remembered else "read now"
+        OUT.print(f"  builds on {link.label}: {how}, report {link.report}")
     for finding in report.findings:
-        OUT.print(f"  {finding.code}: {finding.object}: {finding.detail}")
+        OUT.print(f"  {finding.code}: {finding.object}: {finding.detail}", markup=False)
 
 
 def backups(listed: Sequence[ListedBackup], *, as_json: bool) -> None:
@@ -120,9 +134,28 @@ def backups(listed: Sequence[ListedBackup], *, as_json: bool) -> None:
             f"{document.finished_at:%F %TZ}",
             megabytes(document.plain_size),
             megabytes(document.stored_size),
-            "suspect" if document.suspect else "",
+            ", ".join(_notes(document)),
         )
     OUT.print(table)
+
+
+def _notes(document: BackupDocument) -> Iterator[str]:
+    if document.suspect:
+        yield "suspect"
+    if document.parent is not None:
+        yield f"on {document.parent.label}"
+    if document.composed_of is not None:
+        yield f"composed of {document.composed_of.label}"
+    if document.instead_of_incremental is not None:
+        yield f"full: {document.instead_of_incremental.code}"
+
+
+def configuration(facts: ConfigurationFacts, *, as_json: bool) -> None:
+    """Ready to be kept in a file that postgresql.conf includes."""
+    if as_json:
+        print_json({"settings": facts.settings, "files": facts.files, "hba": facts.hba})
+        return
+    OUT.print(recorded_configuration(facts), markup=False, highlight=False, soft_wrap=True, end="")
 
 
 def backup(stored: StoredBackup, more: Mapping[str, object], *, as_json: bool) -> None:

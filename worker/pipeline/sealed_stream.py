@@ -31,7 +31,9 @@ HEADER_LENGTH = 1 + SALT_LENGTH + PREFIX_LENGTH
 TAG_LENGTH = 16
 DATA_KEY_LENGTH = 32
 MAX_SEGMENTS = 1 << 32  # the counter in the nonce has 32 bits
-STREAM_WINDOW = 8  # segments fetched at once by a sequential reader: one block
+# Segments fetched at once by a sequential reader: enough to a request that its round trip hardly
+# counts, and little enough that several may be in memory, sealed and opened.
+STREAM_WINDOW = 4
 
 Buffer = bytes | bytearray | memoryview
 Fetch = Callable[[int, int], Buffer]

@@ -174,8 +174,11 @@ def _dump(value: dict[str, object]) -> bytes:
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
+        text, begin = rest + chunk, 0
+        while end := text.find(b"\n", begin) + 1:
+            yield text[begin : end - 1]
+            begin = end
+        rest = text[begin:]
     if rest:
         raise IndexInvalid("the index ends inside a line")
 

@@ -4,9 +4,10 @@ Read-only SQL over an ordinary connection; superuser rights are not needed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
+from worker.postgres.configuration_facts import ConfigurationFacts, configuration_facts
 from worker.postgres.table_facts import Connect, fetch_all, fetch_one, mapped_errors
 
 
@@ -37,6 +38,7 @@ class ServerFacts:
     preload_libraries: tuple[str, ...]
     settings: Mapping[str, str]
     databases: tuple[DatabaseFacts, ...]
+    configuration: ConfigurationFacts = field(default_factory=ConfigurationFacts)
 
 
 def server_facts(connect: Connect, database: str) -> ServerFacts:
@@ -45,11 +47,13 @@ def server_facts(connect: Connect, database: str) -> ServerFacts:
         server = fetch_one(connection, _SERVER)
         settings = {row["name"]: row["setting"] for row in fetch_all(connection, _SETTINGS)}
         databases = fetch_all(connection, _DATABASES)
+        configuration = configuration_facts(connection)
     return ServerFacts(
         **server,
         preload_libraries=_library_list(settings.get("shared_preload_libraries", "")),
         settings=settings,
         databases=tuple(_database_facts(connect, row) for row in databases),
+        configuration=configuration,
     )
 
 
