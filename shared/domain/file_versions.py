@@ -7,8 +7,14 @@ parent's, and so on down to the first link that holds the file whole.
 pg_combinebackup takes a block below the newest truncation length from wherever it was last stored,
 even when a link between says that the file was shorter than that meanwhile. Here every link's
 truncation length counts, as it would if the links were combined one by one (docs/decisions/0017).
+
+Of a visibility map only the newest link's blocks count (docs/decisions/0021). PostgreSQL before
+17.11 and 18.5 sends a map without blocks whose bits were cleared, and an index-only scan that
+believes the parent's bits finds rows that were deleted. A block of zeros says that nothing is
+all-visible; the next VACUUM finds out.
 """
 
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +33,8 @@ from shared.domain.planned_files import PlannedFile, PlannedFiles
 __all__ = ["ChainFiles", "Piece", "PlannedFile"]
 
 _ABSENT = -1
+# Relation, fork, segment: as relpath.c of PostgreSQL names files.
+_VISIBILITY_MAP = re.compile(rb"/[0-9]+_vm(\.[0-9]+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +166,8 @@ class ChainFiles:
         if not self._newest.is_part(self._chosen[file]):
             yield Piece(link, file, 0, data, table.size(number))
             return
+        if link < len(self.links) - 1 and _VISIBILITY_MAP.search(self.files[file].path):
+            return  # may be outdated: zeros instead
         covered, limit = self._newer(link, file)
         if not table.is_part(number):
             for begin, end in _clear_runs(covered, min(limit, table.size(number) // size)):

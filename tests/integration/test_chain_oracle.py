@@ -1,7 +1,7 @@
 """Restored chains beside pg_combinebackup's result, and before pg_verifybackup, pg_amcheck, dumps.
 
 The scenarios are those of PostgreSQL's own tests of pg_combinebackup: 002_compare_backups,
-006_db_file_copy and 011_ib_truncation. Each link of one chain does many of them.
+004_manifest, 006_db_file_copy and 011_ib_truncation. Each link of one chain does many of them.
 """
 
 import os
@@ -44,6 +44,8 @@ def test_c06_each_link_of_an_eventful_chain_restores_to_what_pg_combinebackup_ma
             links.append(lab.take(BackupKind.INCREMENTAL if links else BackupKind.FULL))
             if len(links) == COME_BACK + 1:
                 assert_blocks_came_back(lab, links)
+        with lab.restored(links[0]) as ours:
+            assert differences(ours, lab.combined(links[0])) == {}
         for depth, oracle in enumerate(lab.combined_pairwise(*links), 1):
             with lab.restored(links[depth]) as ours:
                 assert differences(ours, oracle) == {}, STAGES[depth].name

@@ -23,7 +23,10 @@ def test_c03_c04_c11_branches_are_chains_of_their_own_and_links_in_no_other_orde
     key_set: KeySet, roomy_place: Path
 ) -> None:
     with chain_lab(MAJOR, key_set, roomy_place) as lab:
-        lab.site = lab.site.changed(cluster={"incremental": {"parent": "verified"}})
+        lab.site = lab.site.changed(
+            cluster={"incremental": {"parent": "verified"}},
+            worker={"manifest_checksums": "SHA256"},  # as in 004_manifest
+        )
         lab.run("CREATE TABLE t AS SELECT n FROM generate_series(1, 30000) n")
         older, full = lab.take(BackupKind.FULL), verified(lab, lab.take(BackupKind.FULL))
         lab.run("UPDATE t SET n = -n WHERE n < 5000")

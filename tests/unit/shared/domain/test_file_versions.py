@@ -214,6 +214,23 @@ def test_a_block_that_was_cut_off_meanwhile_does_not_come_back_from_the_full_bac
     )
 
 
+def test_of_a_visibility_map_nothing_is_believed_but_the_newest_backup() -> None:
+    """An older block may say of rows that were deleted since that everybody sees them."""
+    full, first, newest = (Link(label, frame=BLOCK) for label in ("F", "a", "b"))
+    for path in (b"base/1/7_vm", b"base/1/7_vm.1", b"base/1/7"):
+        full.add(path, Whole(b"F" * 3 * BLOCK))
+        first.add(path, Part(3, blocks_of("a", 0)))
+        newest.add(path, Part(3, blocks_of("b", 1)))
+    links = [full.index, first.index, newest.index]
+    files = ChainFiles(links, BLOCK, lambda _path: True)
+    sources = {
+        item.path: {piece.link for piece in files.pieces_of_file(number)}
+        for number, item in enumerate(files.files)
+    }
+    assert sources == {b"base/1/7_vm": {2}, b"base/1/7_vm.1": {2}, b"base/1/7": {0, 1, 2}}
+    assert {item.size for item in files.files} == {3 * BLOCK}
+
+
 def test_b18_a_file_that_the_newest_backup_lacks_is_not_restored_nor_read() -> None:
     old, new = Link("old"), Link("new")
     old.add(b"base/1/dropped", Whole(b"D" * 40 * BLOCK))
