@@ -11,7 +11,7 @@ import re
 import struct
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -68,7 +68,7 @@ class ProgramFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Link:
-    """A backup, and what pg_dumpall said of its source when it was over."""
+    """A backup, and what pg_dumpall said of its source afterwards."""
 
     document: BackupDocument
     dump: str
@@ -109,9 +109,16 @@ class ChainLab:
         assert found
         return str(found[0])
 
-    def take(self, kind: BackupKind = BackupKind.INCREMENTAL) -> Link:
-        """One more backup, of the kind that was asked for. Let nobody write meanwhile."""
-        outcome = back_up(self.site.services(), self.site.cluster, BackupRequest(kind=kind))
+    def take(
+        self,
+        kind: BackupKind = BackupKind.INCREMENTAL,
+        beside: Callable[[], None] = lambda: None,
+    ) -> Link:
+        """One more backup, of the kind that was asked for, while something goes on `beside` it."""
+        with ThreadPoolExecutor(1) as executor:
+            changes = executor.submit(beside)
+            outcome = back_up(self.site.services(), self.site.cluster, BackupRequest(kind=kind))
+            changes.result()
         assert outcome.document.kind is kind, outcome.document.instead_of_incremental
         return Link(outcome.document, dump_all(self.source))
 
@@ -156,7 +163,8 @@ class ChainLab:
         server = PostgresServer(self.source.programs, data.parent, self.source.passwords)
         try:
             server.start()
-            wait_until(lambda: server.is_open, _OPEN_LIMIT_S, "the copy is open")
+            in_recovery = "SELECT 1 WHERE pg_is_in_recovery()"
+            wait_until(lambda: not server.query(in_recovery), _OPEN_LIMIT_S, "the copy is open")
             yield server
         finally:
             server.stop(StopMode.IMMEDIATE)

@@ -13,7 +13,7 @@ import pytest
 from local.postgres_server import PostgresServer
 
 # Few names: what is dropped comes back as something else.
-_TABLES: Final = ("a", "b", "c", "d")
+_TABLES: Final = ("a", "b", "c")
 _DATABASES: Final = {"one": 200_001, "two": 200_002}
 _INDEXES: Final = (
     "btree (id, body)",
@@ -42,6 +42,7 @@ class RandomWork:
 
     seed: int
     done: list[str] = field(default_factory=list)
+    _next: list[str] = field(default_factory=list)
     _tables: set[str] = field(default_factory=set)
     _databases: set[str] = field(default_factory=set)
     _random: random.Random = field(init=False)
@@ -58,6 +59,8 @@ class RandomWork:
         self.done.append("-- backup")
 
     def _statement(self) -> str:
+        if self._next:
+            return self._next.pop()
         if not self._tables:
             return self._create()
         [act] = self._random.choices([*_ACTS], [*_ACTS.values()])
@@ -74,7 +77,6 @@ class RandomWork:
         return f"SELECT n, repeat(md5(n::text), {width}) FROM {series}"  # noqa: S608 - our own words
 
     def _range(self) -> str:
-        """Often everything behind a row: then the file's end can be cut off."""
         begin = self._random.randrange(2 * _MOST_ROWS)
         end = begin + self._random.choice((10, 300, 10 * _MOST_ROWS))
         return f"id BETWEEN {begin} AND {end}"
@@ -87,6 +89,7 @@ class RandomWork:
         self._tables.add(table)
         kind = self._random.choice(("", "", "", "UNLOGGED "))
         place = self._random.choice(("", "", " TABLESPACE inside"))
+        self._next.append(f"VACUUM (FREEZE) {table}")  # else the next one touches every page
         return f"CREATE {kind}TABLE {table} (id, body){place} AS {self._rows()}"
 
     def _insert(self) -> str:
@@ -94,7 +97,7 @@ class RandomWork:
 
     def _copy(self) -> str:
         """Adds blocks to the file that stay unused."""
-        lines = f"seq -f '%.0f,{'x' * 100}' {self._random.randrange(_MOST_ROWS)}"
+        lines = f"seq -f '%.0f,{'x' * 100}' {self._random.randrange(100, _MOST_ROWS)}"
         return f"COPY {self._table()} FROM PROGRAM $${lines}$$ (FORMAT csv)"
 
     def _undo(self) -> str:
@@ -106,6 +109,13 @@ class RandomWork:
 
     def _delete(self) -> str:
         return f"DELETE FROM {self._table()} WHERE {self._range()}"  # noqa: S608 - our own words
+
+    def _cut(self) -> str:
+        """The second half of the file, which VACUUM then cuts off."""
+        table = self._table()
+        self._next.append(f"VACUUM {table}")
+        half = f"(SELECT pg_relation_size('{table}') / 2 / 8192)"
+        return f"DELETE FROM {table} WHERE (ctid::text::point)[0] > {half}"  # noqa: S608 - as above
 
     def _vacuum(self) -> str:
         how = self._random.choice(("", "", "", "(FREEZE)", "(FULL)"))
@@ -142,11 +152,12 @@ class RandomWork:
 _ACTS: Final[dict[Callable[[RandomWork], str], int]] = {
     RandomWork._create: 4,
     RandomWork._insert: 4,
-    RandomWork._copy: 4,
+    RandomWork._copy: 6,
     RandomWork._undo: 1,
     RandomWork._update: 4,
-    RandomWork._delete: 6,
-    RandomWork._vacuum: 8,
+    RandomWork._delete: 4,
+    RandomWork._cut: 4,
+    RandomWork._vacuum: 4,
     RandomWork._truncate: 1,
     RandomWork._drop: 1,
     RandomWork._index: 3,

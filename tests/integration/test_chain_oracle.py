@@ -5,6 +5,7 @@ The scenarios are those of PostgreSQL's own tests of pg_combinebackup: 002_compa
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.harness.chain_lab import (
     Link,
     block_of,
     chain_lab,
+    check_with_amcheck,
     differences,
     discard,
     truncation_length,
@@ -29,6 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 MAJORS = (17, 18)
 COME_BACK = 3  # the stage at which blocks come back
 LINKS, STATEMENTS = 5, 12  # of a random chain; before each of its backups
+MUCH_WAL = 100_000  # bytes of it, while a backup runs
 SEGMENT = 1 << 30  # bytes of a relation's file before the next begins (RELSEG_SIZE)
 
 
@@ -121,3 +124,22 @@ def test_whatever_changes_between_the_links_a_restore_is_what_pg_combinebackup_m
                 if link is links[-1]:
                     assert_one_run_makes_the_same(lab, ours, *links)
                     lab.judge(link, ours)
+
+
+def test_b13_what_changes_while_backups_run_makes_no_chain_wrong(
+    key_set: KeySet, roomy_place: Path
+) -> None:
+    work = RandomWork(13)
+    with chain_lab(MAJORS[-1], key_set, roomy_place) as lab:
+        lab.run("CREATE TABLESPACE inside LOCATION ''")
+        work.go_on(lab.source, STATEMENTS)
+        links = [lab.take(BackupKind.FULL)]
+        for _ in range(3):
+            links.append(lab.take(beside=partial(work.go_on, lab.source, 4 * STATEMENTS)))
+            document = links[-1].document
+            assert document.stop_lsn - document.start_lsn > MUCH_WAL
+        for link, oracle in zip(links[1:], lab.combined_pairwise(*links), strict=True):
+            with lab.restored(link) as ours:
+                assert differences(ours, oracle) == {}
+                with lab.started(ours) as copy:
+                    check_with_amcheck(copy)

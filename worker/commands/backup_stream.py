@@ -93,7 +93,8 @@ class ArchiveWriter:
     open_upload: OpenUpload
     index: SealedUpload
     volume_bytes: int
-    file_sizes: dict[bytes, int]
+    # Filled for who compares them with a manifest; None: nobody does.
+    file_sizes: dict[bytes, int] | None
     # Of the server, when the backup is an incremental one; None: nothing may come in part.
     block_size: int | None = None
     volumes: list[Volume] = field(default_factory=list)
@@ -161,7 +162,7 @@ class ArchiveWriter:
             offset=member.data_offset,
             target=member.link_target,
         )
-        if member.kind is MemberKind.FILE:
+        if member.kind is MemberKind.FILE and self.file_sizes is not None:
             self.file_sizes[indexed.restored_path] = member.size
         if member.kind is MemberKind.FILE and is_incremental(indexed.restored_path):
             self._part = indexed
@@ -229,8 +230,8 @@ def check_manifest(manifest: BackupManifest, stream: StoredStream, system_identi
             raise StreamIncomplete(
                 f"{path!r} came with {size} bytes, the manifest says {entry.size}"
             )
-    for path in stream.file_sizes.keys() - manifest.files.keys():
-        if not path.startswith(b"pg_wal/"):
+    for path in stream.file_sizes:
+        if path not in manifest.files and not path.startswith(b"pg_wal/"):
             raise StreamIncomplete(f"{path!r} came but is not in the manifest")
 
 

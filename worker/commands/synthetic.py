@@ -177,7 +177,7 @@ def _write(
 
         def open_archive(archive: str) -> ArchiveWriter:
             return ArchiveWriter(
-                archive, lambda name: parts.open(name, key), index, volume_bytes, {}
+                archive, lambda name: parts.open(name, key), index, volume_bytes, None
             )
 
         return write_archives(composition, open_archive, services.progress.advance)
