@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import psycopg
@@ -89,8 +90,9 @@ def take(lab: ChainLab, kind: BackupKind) -> BackupRef:
 @pytest.fixture(scope="module")
 def taken(worker_folder: Path, key_set: KeySet) -> Iterator[Chain]:
     """Read only: `chain` is yours."""
-    place = worker_folder / "chain-verify"
-    place.mkdir(mode=0o755)
+    # Another major in between ends this fixture, and a later test makes it anew.
+    place = Path(mkdtemp(prefix="chain-verify-", dir=worker_folder))
+    place.chmod(0o755)
     with chain_lab(17, key_set, place) as lab:
         full = take(lab, BackupKind.FULL)
         links = full, take(lab, BackupKind.INCREMENTAL), take(lab, BackupKind.INCREMENTAL)

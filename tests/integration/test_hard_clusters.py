@@ -126,6 +126,7 @@ def test_b11_damaged_pages_make_a_backup_suspect_and_no_parent_and_are_named_in_
     assert suspect.document.suspect
     assert suspect.document.page_checksum_failures == 8
     (event,) = (record for record in caplog.records if record.message == "backup-suspect")
+    assert event.levelno == logging.WARNING  # seen by who takes a backup by hand, too
     said = "\n".join(event.fields["said"])  # type: ignore[attr-defined]
     assert f'"./{paths[0]}", block 3' in said
     assert f'file "./{paths[1]}" has a total of 7 checksum verification failures' in said

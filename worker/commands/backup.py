@@ -8,6 +8,7 @@ differs in three things: it has a parent, whose manifest the server is given; fi
 and where it cannot be taken, a full backup is, which says why.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -244,9 +245,8 @@ def _stream(
         )
     if stream.page_checksum_failures:
         said = stream.page_checksum_warnings[:_WARNINGS_LOGGED]
-        log_event(
-            "backup-suspect", label=label.text, pages=stream.page_checksum_failures, said=said
-        )
+        pages = stream.page_checksum_failures
+        log_event("backup-suspect", level=logging.WARNING, label=label.text, pages=pages, said=said)
     return stream
 
 

@@ -275,11 +275,8 @@ def _steer_recovery(prepared: PreparedRestore, command: str | None) -> None:
 
 
 def _check_room(plan: RestorePlan, target: Path, more: int) -> None:
-    require_room(target, sum(file.size for file in plan.files if not _outside(plan, file)) + more)
-
-
-def _outside(plan: RestorePlan, file: PlannedFile) -> bool:
-    return any(
-        not place.in_place and file.path.startswith(b"pg_tblspc/%s/" % place.oid.encode())
-        for place in plan.tablespaces
+    outside = tuple(
+        b"pg_tblspc/%s/" % place.oid.encode() for place in plan.tablespaces if not place.in_place
     )
+    inside = sum(file.size for file in plan.files if not file.path.startswith(outside))
+    require_room(target, inside + more)
