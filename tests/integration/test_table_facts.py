@@ -13,10 +13,10 @@ from local import postgres_programs
 from local.postgres_initdb import ClusterOptions
 from local.postgres_server import PostgresServer
 from shared.domain.drill import SnapshotFacts, TableFacts, TableState
-from shared.errors import PostgresGone, TableNameInvalid
+from shared.errors import PgkeepError, PostgresGone, TableNameInvalid
 from worker.postgres.cluster_facts import server_facts
 from worker.postgres.configuration_facts import configuration_facts
-from worker.postgres.connection import connect_sql
+from worker.postgres.connection import connect_sql, refined
 from worker.postgres.table_facts import Connect, Reference, TableName, count_tables, table_facts
 
 pytestmark = [pytest.mark.integration, pytest.mark.postgres]
@@ -288,6 +288,40 @@ def test_the_server_tells_what_a_restore_host_must_match(
     assert facts.configuration.files["data_directory"]
     assert facts.configuration.outside == ()
     assert any("replication" in rule for rule in facts.configuration.hba)
+
+
+def test_a_database_dropped_after_it_was_listed_is_left_out(
+    server: PostgresServer, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE DATABASE doomed")
+    dropped = []
+
+    def drop_first(database: str) -> psycopg.Connection:
+        if database == "doomed":
+            sql.execute("DROP DATABASE doomed")
+            dropped.append(database)
+        return connect_sql(server.dsn(database))
+
+    facts = server_facts(cast("Connect", drop_first), "postgres")
+
+    assert dropped == ["doomed"]
+    assert "doomed" not in {item.name for item in facts.databases}
+
+
+def test_a_database_that_is_there_but_does_not_answer_is_an_error(
+    server: PostgresServer, sql: psycopg.Connection
+) -> None:
+    sql.execute("CREATE DATABASE closed CONNECTION LIMIT 0")
+    sql.execute("CREATE ROLE visitor LOGIN IN ROLE pg_monitor")
+
+    def as_visitor(database: str) -> psycopg.Connection:
+        user = "visitor" if database == "closed" else "postgres"
+        return connect_sql(refined(server.dsn(database), user=user))
+
+    with pytest.raises(PgkeepError, match="closed"):
+        server_facts(cast("Connect", as_visitor), "postgres")
+    sql.execute("DROP DATABASE closed")
+    sql.execute("DROP ROLE visitor")
 
 
 def test_a_role_without_rights_still_tells_what_it_may_see(

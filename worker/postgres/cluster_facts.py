@@ -3,10 +3,11 @@
 Read-only SQL over an ordinary connection; superuser rights are not needed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
+from shared.errors import PgkeepError
 from worker.postgres.configuration_facts import ConfigurationFacts, configuration_facts
 from worker.postgres.table_facts import Connect, fetch_all, fetch_one, mapped_errors
 
@@ -52,7 +53,7 @@ def server_facts(connect: Connect, database: str) -> ServerFacts:
         **server,
         preload_libraries=_library_list(settings.get("shared_preload_libraries", "")),
         settings=settings,
-        databases=tuple(_database_facts(connect, row) for row in databases),
+        databases=tuple(_facts_of_each(connect, database, databases)),
         configuration=configuration,
     )
 
@@ -61,6 +62,19 @@ def next_transaction(connect: Connect, database: str) -> int:
     """The first number, with its epoch, that no transaction that is over can have."""
     with connect(database) as connection, mapped_errors():
         return int(fetch_one(connection, _NEXT_TRANSACTION)["number"])
+
+
+def _facts_of_each(
+    connect: Connect, database: str, rows: Iterable[Mapping[str, Any]]
+) -> Iterator[DatabaseFacts]:
+    """A database that was dropped since it was listed is no reason for a backup to fail."""
+    for row in rows:
+        try:
+            yield _database_facts(connect, row)
+        except PgkeepError:
+            with connect(database) as connection, mapped_errors():
+                if row["name"] in {item["name"] for item in fetch_all(connection, _DATABASES)}:
+                    raise
 
 
 def _database_facts(connect: Connect, row: Mapping[str, Any]) -> DatabaseFacts:
@@ -104,8 +118,8 @@ SELECT name, setting FROM pg_settings
 _DATABASES: Final[LiteralString] = """
 SELECT datname AS name, datlocprovider::text AS collation_provider,
        datcollversion AS collation_version
-  FROM pg_database WHERE datallowconn ORDER BY datname
-"""
+  FROM pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname
+"""  # -2: DATCONNLIMIT_INVALID_DB of pg_database.h, a database whose DROP has begun
 
 _EXTENSIONS: Final[LiteralString] = """
 SELECT extname || ' ' || extversion AS extension FROM pg_extension ORDER BY extname
