@@ -11,8 +11,8 @@ from functions.wiring import Services, services
 from shared.catalogue.ports import RecordedFinding
 from shared.domain.cluster import ClusterName, cluster_name
 from shared.domain.field_types import Cluster, LsnText
+from shared.domain.finding_rules import FindingCode, FindingScope
 from shared.domain.freshness import WalFreshness
-from shared.domain.wal_findings import FindingCode
 from shared.domain.wal_inventory import WalRange
 from shared.jobs.wal_events import WalProgress
 
@@ -82,7 +82,11 @@ def _wal(services: Services, cluster: ClusterName) -> ClusterWal:
         cluster=cluster,
         freshness=seen and replace(seen, lag_seconds=seen.lag_at(services.clock())),
         writers=tuple(event for event in events if isinstance(event, WalProgress)),
-        findings=tuple(_finding(recorded) for recorded in catalogue.findings(cluster)),
+        findings=tuple(
+            _finding(recorded)
+            for recorded in catalogue.findings(cluster)
+            if recorded.finding.scope is FindingScope.WAL
+        ),
         ranges=tuple(_range(one) for one in snapshot.ranges) if snapshot else (),
     )
 

@@ -6,10 +6,10 @@ from uuid import UUID
 from functions.http_protocol import Body
 from functions.outbox import send_requested
 from functions.wiring import Services
-from shared.catalogue.ports import AnyJob
 from shared.domain.cluster import ClusterName, cluster_name
 from shared.errors import ClusterUnknown, Unavailable
 from shared.event_log import log_event
+from shared.jobs.messages import AnyJob
 
 
 class Accepted(Body):

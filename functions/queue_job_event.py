@@ -46,5 +46,5 @@ def _report_of(event: JobEvent) -> BlobName | None:
             return layout.verification_report(cluster, event.result)
         case JobVerb.DRILL:
             return layout.drill_report(cluster, event.result)
-        case JobVerb.BACKUP:
+        case _:
             return None

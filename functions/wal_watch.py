@@ -4,17 +4,13 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
+from functions.finding_news import tell
 from functions.wiring import Services
 from shared.catalogue.ports import Catalogue
 from shared.domain.cluster import ClusterName, cluster_name
+from shared.domain.finding_rules import FindingScope
 from shared.domain.freshness import WalFreshness, WalSight, freshness
-from shared.domain.wal_findings import (
-    FindingChanges,
-    FindingCode,
-    SeenConflict,
-    findings,
-    troubles,
-)
+from shared.domain.wal_findings import SeenConflict, findings, troubles
 from shared.errors import PgkeepError
 from shared.event_log import log_event
 from shared.jobs.wal_events import WalConflictSeen, WalGapSeen, WalProgress
@@ -31,7 +27,8 @@ def watch(services: Services, cluster: ClusterSettings) -> None:
     seen, conflicts = _judged(services, name, snapshot)
     services.catalogue.record_freshness(seen)
     found = findings(seen, conflicts, timedelta(seconds=cluster.wal.behind_seconds))
-    _tell(name, services.catalogue.settle_findings(name, found, began))
+    scopes = [FindingScope.WAL]
+    tell(name, services.catalogue.settle_findings(name, scopes, found, began))
     log_event(
         "wal-freshness",
         cluster=name,
@@ -49,7 +46,7 @@ def open_troubles(services: Services, cluster: ClusterName) -> None:
     snapshot = services.catalogue.archive_snapshot(cluster) or ArchiveSnapshot()
     seen, conflicts = _judged(services, cluster, snapshot)
     found = troubles(seen, conflicts)
-    _tell(cluster, services.catalogue.open_findings(cluster, found, services.clock()))
+    tell(cluster, services.catalogue.open_findings(cluster, found, services.clock()))
 
 
 def _refreshed(services: Services, cluster: ClusterName) -> ArchiveSnapshot:
@@ -101,26 +98,3 @@ def _sight(
         previous=catalogue.freshness(cluster),
     )
     return sight, [event.conflict() for event in events if isinstance(event, WalConflictSeen)]
-
-
-def _tell(cluster: ClusterName, changes: FindingChanges) -> None:
-    for one in changes.opened:
-        log_event(
-            "finding-opened",
-            level=_level(one.code),
-            cluster=cluster,
-            code=one.code,
-            object=one.object,
-            since=one.since,
-            fact=one.fact,
-            action=one.action,
-        )
-    for one in changes.closed:
-        log_event(
-            "finding-closed", cluster=cluster, code=one.code, object=one.object, since=one.since
-        )
-
-
-def _level(code: FindingCode) -> int:
-    """A slot without a limit is a risk; the others are losses that have begun."""
-    return logging.WARNING if code is FindingCode.SLOT_UNLIMITED else logging.ERROR

@@ -42,7 +42,7 @@ REAL_WORLD = {
     },
     "os._exit": {"worker/pgkeep_wal.py"},  # PostgreSQL reads its status, whatever happened
     "os.environ": {
-        "shared/settings.py",
+        "shared/settings/toml_file.py",
         "worker/pgkeep_wal.py",
         "worker/__main__.py",
         "functions/wiring.py",

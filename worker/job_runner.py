@@ -16,17 +16,13 @@ from shared.event_log import log_event
 from shared.jobs.messages import (
     EVENT_QUEUE,
     JOB_QUEUES,
-    BackupJob,
-    DrillJob,
+    AnyJob,
     JobEvent,
-    VerifyJob,
     parse_job,
 )
 from shared.jobs.queue import JobQueue, QueueMessage
 from worker.commands.perform import perform
 from worker.commands.services import Services
-
-AnyJob = BackupJob | VerifyJob | DrillJob
 
 VISIBILITY_S = 60
 # Storage queues have no push: an idle worker asks this often (a list of two queues costs little).

@@ -9,14 +9,14 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter
 
-from shared.catalogue.ports import AnyJob, JobRecord
+from shared.catalogue.ports import JobRecord
 from shared.catalogue.postgres_session import Session
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
 from shared.domain.job import JobProgress, JobReport, JobVerb, fold
 from shared.domain.schedule import DueBackup
 from shared.errors import JobNotFound, MessageInvalid, RequestConflict
-from shared.jobs.messages import BackupJob, Job, JobEvent
+from shared.jobs.messages import AnyJob, BackupJob, Job, JobEvent
 
 # Longer than any function may take to hand a message to the queue.
 CLAIM_LAPSES = timedelta(minutes=2)

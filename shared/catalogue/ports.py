@@ -1,4 +1,4 @@
-"""What the control plane asks of the catalogue: four narrow ports and the values they speak in.
+"""What the control plane asks of the catalogue: five narrow ports and the values they speak in.
 
 Every operation is one transaction, idempotent, and safe to run from several instances at once.
 Adapters raise only the errors of shared.errors: CatalogueUnavailable, CatalogueDenied,
@@ -6,7 +6,7 @@ CatalogueValueRefused, BackupConflict, ReportConflict, ClusterConflict, RequestC
 MessageInvalid, BackupNotFound and JobNotFound.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -14,20 +14,21 @@ from uuid import UUID
 
 from shared.domain.backup import BackupFacts, BackupKind
 from shared.domain.cluster import ClusterName
+from shared.domain.finding_rules import FindingScope
+from shared.domain.findings import Finding, FindingChanges
 from shared.domain.freshness import BackupBase, WalFreshness
 from shared.domain.job import JobProgress, JobReport, JobVerb
 from shared.domain.schedule import DueBackup
-from shared.domain.wal_findings import FindingChanges, WalFinding
-from shared.jobs.messages import BackupJob, DrillJob, JobEvent, VerifyJob
+from shared.jobs.messages import AnyJob, BackupJob, JobEvent
 from shared.jobs.wal_events import WalEvent
 from shared.repository.blob_store import BlobName
-from shared.repository.documents import ClusterDocument, DrillReport, Finding, FullInstead
+from shared.repository.documents import ClusterDocument, DrillReport, FullInstead
+from shared.repository.documents import Finding as DocumentFinding
 from shared.repository.header_verification import HeaderVerification
 from shared.repository.layout import BackupRef
 from shared.repository.reports import StoredReport
 from shared.repository.wal_listing import ArchiveSnapshot
 
-AnyJob = BackupJob | VerifyJob | DrillJob
 # What a signed document says; `record` stores it, `replace` makes it the only truth.
 Fact = ClusterDocument | HeaderVerification | StoredReport
 
@@ -44,7 +45,7 @@ class CataloguedBackup:
     facts: BackupFacts
     stored_bytes: int
     plain_bytes: int
-    findings: tuple[Finding, ...]
+    findings: tuple[DocumentFinding, ...]
     parent: str | None
     depth: int
     instead_of_incremental: FullInstead | None
@@ -67,7 +68,8 @@ class JobRecord:
 class RecordedFinding:
     """A finding as the catalogue remembers it; `closed_at` None means that it is open."""
 
-    finding: WalFinding
+    cluster: ClusterName
+    finding: Finding
     opened_at: datetime
     closed_at: datetime | None
 
@@ -179,7 +181,7 @@ class Quarantine(Protocol):
 
 
 class WalFacts(Protocol):
-    """How far WAL is archived, what its writers say, and what is wrong with it."""
+    """How far WAL is archived, and what its writers say."""
 
     def record_wal_event(self, event: WalEvent, now: datetime) -> bool:
         """Keep the newest by its own time: each writer's progress, each name in conflict, each gap.
@@ -211,28 +213,40 @@ class WalFacts(Protocol):
 
     def freshness(self, cluster: ClusterName) -> WalFreshness | None: ...
 
+
+class FindingLedger(Protocol):
+    """What is wrong, of every scope; `REPOSITORY` stands for the cluster where it is about all."""
+
     def settle_findings(
-        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+        self,
+        cluster: ClusterName,
+        scopes: Collection[FindingScope],
+        found: Iterable[Finding],
+        now: datetime,
     ) -> FindingChanges:
-        """Make what was found what is open. `now` is when looking began: a finding that somebody
-        else opened since then stays open.
+        """Make what was found what is open of these scopes; others stay as they are. `now` is when
+        looking began: a finding that somebody else opened since then stays open.
         """
         ...
 
     def open_findings(
-        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+        self, cluster: ClusterName, found: Iterable[Finding], now: datetime
     ) -> FindingChanges:
         """As `settle_findings`, but close nothing."""
         ...
 
     def findings(
-        self, cluster: ClusterName, *, closed_since: datetime | None = None
+        self,
+        cluster: ClusterName | None = None,
+        *,
+        closed_since: datetime | None = None,
+        limit: int | None = None,
     ) -> Sequence[RecordedFinding]:
         """The open ones, and those that were closed at `closed_since` or later; newest first."""
         ...
 
 
-class Catalogue(RepositoryIndex, JobLedger, Quarantine, WalFacts, Protocol):
+class Catalogue(RepositoryIndex, JobLedger, Quarantine, WalFacts, FindingLedger, Protocol):
     """All of it, and whether it answers."""
 
     def check(self) -> None:

@@ -5,14 +5,13 @@ not kept. The SQL lies with its port: repository_index, job_ledger, wal_facts, a
 quarantine.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from shared.catalogue import job_ledger, migrate, repository_index, wal_facts
+from shared.catalogue import finding_ledger, job_ledger, migrate, repository_index, wal_facts
 from shared.catalogue.ports import (
-    AnyJob,
     CataloguedBackup,
     Fact,
     JobRecord,
@@ -21,11 +20,12 @@ from shared.catalogue.ports import (
 from shared.catalogue.postgres_session import Session, transact
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
+from shared.domain.finding_rules import FindingScope
+from shared.domain.findings import Finding, FindingChanges
 from shared.domain.freshness import BackupBase, WalFreshness
 from shared.domain.job import JobReport
 from shared.domain.schedule import DueBackup
-from shared.domain.wal_findings import FindingChanges, WalFinding
-from shared.jobs.messages import BackupJob, JobEvent
+from shared.jobs.messages import AnyJob, BackupJob, JobEvent
 from shared.jobs.wal_events import WalEvent
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import DrillReport
@@ -139,25 +139,32 @@ class PostgresCatalogue:
         return self._transact(lambda session: wal_facts.freshness(session, cluster))
 
     def settle_findings(
-        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+        self,
+        cluster: ClusterName,
+        scopes: Collection[FindingScope],
+        found: Iterable[Finding],
+        now: datetime,
     ) -> FindingChanges:
         kept = list(found)  # the transaction may have to run again
         return self._transact(
-            lambda session: wal_facts.settle_findings(session, cluster, kept, now, close=True)
+            lambda session: finding_ledger.settle(session, cluster, kept, now, close=scopes)
         )
 
     def open_findings(
-        self, cluster: ClusterName, found: Iterable[WalFinding], now: datetime
+        self, cluster: ClusterName, found: Iterable[Finding], now: datetime
     ) -> FindingChanges:
-        kept = list(found)
-        return self._transact(
-            lambda session: wal_facts.settle_findings(session, cluster, kept, now, close=False)
-        )
+        return self.settle_findings(cluster, (), found, now)
 
     def findings(
-        self, cluster: ClusterName, *, closed_since: datetime | None = None
+        self,
+        cluster: ClusterName | None = None,
+        *,
+        closed_since: datetime | None = None,
+        limit: int | None = None,
     ) -> Sequence[RecordedFinding]:
-        return self._transact(lambda session: wal_facts.findings(session, cluster, closed_since))
+        return self._transact(
+            lambda session: finding_ledger.findings(session, cluster, closed_since, limit)
+        )
 
     def set_aside(self, name: str, code: str, fact: str, now: datetime) -> None:
         values = {"object": name, "code": code, "fact": fact, "now": now}

@@ -1,6 +1,5 @@
 """SQL of the port WalFacts; each function runs inside the session's transaction."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeVar, assert_never
 
@@ -8,12 +7,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import TypeAdapter, ValidationError
 
-from shared.catalogue.ports import RecordedFinding
 from shared.catalogue.postgres_session import Session
 from shared.domain.cluster import ClusterName
 from shared.domain.freshness import BackupBase, WalFreshness
 from shared.domain.lsn import Lsn
-from shared.domain.wal_findings import FindingChanges, FindingCode, WalFinding, fold_findings
 from shared.jobs.wal_events import WalConflictSeen, WalEvent, WalGapSeen, WalProgress
 from shared.repository.wal_listing import ArchiveSnapshot
 
@@ -57,24 +54,6 @@ _NEWEST_BASE = """
       AND ancestor_failed_at IS NULL
     ORDER BY label DESC
     LIMIT 1
-"""
-_OPEN = "SELECT * FROM finding WHERE cluster = %s AND closed_at IS NULL ORDER BY number FOR UPDATE"
-_INSERT_FINDING = """
-    INSERT INTO finding (cluster, code, object, since, fact, opened_at)
-    VALUES (%s, %s, %s, %s, %s, %s)
-"""
-_SAY = """
-    UPDATE finding SET fact = %s
-    WHERE cluster = %s AND (code, object) = (%s, %s) AND closed_at IS NULL
-"""
-_CLOSE = """
-    UPDATE finding SET closed_at = %s
-    WHERE cluster = %s AND (code, object) = (%s, %s) AND closed_at IS NULL
-"""
-_FINDINGS = """
-    SELECT * FROM finding
-    WHERE cluster = %(cluster)s AND (closed_at IS NULL OR closed_at >= %(closed_since)s)
-    ORDER BY opened_at DESC, number DESC
 """
 
 
@@ -144,39 +123,3 @@ def _read(row: DictRow | None, adapter: TypeAdapter[T]) -> T | None:
         return adapter.validate_python(row["value"]) if row else None
     except ValidationError:
         return None
-
-
-def settle_findings(
-    session: Session,
-    cluster: ClusterName,
-    found: Iterable[WalFinding],
-    now: datetime,
-    *,
-    close: bool,
-) -> FindingChanges:
-    """Whoever settles findings of one cluster waits for the other to be done."""
-    session.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"finding {cluster}"])
-    recorded = [_finding(row) for row in session.execute(_OPEN, [cluster])]
-    changes = fold_findings([one.finding for one in recorded], found)
-    for one in changes.opened:
-        row = [cluster, one.code.value, one.object, one.since, one.fact, now]
-        session.execute(_INSERT_FINDING, row)
-    for one in changes.kept:
-        session.execute(_SAY, [one.fact, cluster, *one.key])
-    old = {one.finding.key for one in recorded if close and one.opened_at <= now}
-    closed = tuple(one for one in changes.closed if one.key in old)
-    for one in closed:
-        session.execute(_CLOSE, [now, cluster, *one.key])
-    return FindingChanges(changes.opened, changes.kept, closed)
-
-
-def findings(
-    session: Session, cluster: ClusterName, closed_since: datetime | None
-) -> list[RecordedFinding]:
-    values = {"cluster": cluster, "closed_since": closed_since}
-    return [_finding(row) for row in session.execute(_FINDINGS, values)]
-
-
-def _finding(row: DictRow) -> RecordedFinding:
-    finding = WalFinding(FindingCode(row["code"]), row["object"], row["since"], row["fact"])
-    return RecordedFinding(finding, row["opened_at"], row["closed_at"])

@@ -18,6 +18,15 @@ class AnyInstant(StrEnum):
     RANDOM = "random"
 
 
+class DrillLevel(StrEnum):
+    """Which duty a drill fulfils: the weekly, monthly, quarterly or yearly one."""
+
+    QUICK = "quick"
+    EXTENDED = "extended"
+    SIMULATION = "simulation"
+    DISASTER = "disaster"
+
+
 @dataclass(frozen=True, slots=True)
 class GivenInstant:
     time: datetime

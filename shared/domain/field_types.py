@@ -7,8 +7,9 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
 from shared.domain.backup import BackupLabel
 from shared.domain.cluster import CLUSTER_NAME_PATTERN
-from shared.domain.drill_target import parse_drill_target
+from shared.domain.drill_target import GivenInstant, parse_drill_target
 from shared.domain.lsn import Lsn
+from shared.domain.recovery_target import parse_time
 from shared.domain.schedule import check_cron
 from shared.errors import InvalidInput
 
@@ -45,6 +46,15 @@ def _drill_target(text: str) -> str:
         raise ValueError(error.fact) from None
 
 
+def _restore_goal(text: str) -> str:
+    if text in {"latest", "immediate"}:
+        return text
+    try:
+        return str(GivenInstant(parse_time(text)))
+    except InvalidInput as error:
+        raise ValueError(error.fact) from None
+
+
 def _cron(text: str) -> str:
     try:
         return check_cron(text)
@@ -64,5 +74,7 @@ TransactionNumber = Annotated[
     int, PlainValidator(_transaction_number), PlainSerializer(str, return_type=str)
 ]
 DrillTargetText = Annotated[str, AfterValidator(_drill_target)]
+# `latest`, `immediate`, or an instant with its offset.
+RestoreGoalText = Annotated[str, AfterValidator(_restore_goal)]
 Cron = Annotated[str, AfterValidator(_cron)]
 LsnText = Annotated[Lsn, PlainValidator(_lsn), PlainSerializer(str, return_type=str)]

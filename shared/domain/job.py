@@ -15,6 +15,10 @@ class JobVerb(StrEnum):
     BACKUP = "backup"
     VERIFY = "verify"
     DRILL = "drill"
+    RESTORE = "restore"
+    EXPIRE = "expire"
+    MAINTENANCE = "maintenance"
+    AUDIT = "audit"
 
 
 class JobState(StrEnum):

@@ -5,21 +5,24 @@ identity can be given just its own rights. Events come back on one queue. An eve
 something happened; the facts themselves are signed documents in the repository.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, assert_never
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from shared.domain.backup import BackupKind
-from shared.domain.field_types import Cluster, DrillTargetText, Label, Sha256
+from shared.domain.drill_target import DrillLevel
+from shared.domain.field_types import Cluster, DrillTargetText, Label, RestoreGoalText, Sha256
 from shared.domain.job import JobEventKind, JobReport, JobVerb
 from shared.errors import MessageInvalid
 
 BACKUP_QUEUE = "pgkeep-backup"
 RESTORE_QUEUE = "pgkeep-restore"
+EXPIRE_QUEUE = "pgkeep-expire"
+MAINTENANCE_QUEUE = "pgkeep-maintenance"
 EVENT_QUEUE = "pgkeep-events"
 WAL_EVENT_QUEUE = "pgkeep-wal-events"
-JOB_QUEUES = (BACKUP_QUEUE, RESTORE_QUEUE)
+JOB_QUEUES = (BACKUP_QUEUE, RESTORE_QUEUE, EXPIRE_QUEUE, MAINTENANCE_QUEUE)
 QUEUES = (*JOB_QUEUES, EVENT_QUEUE, WAL_EVENT_QUEUE)
 
 # Azure Queue Storage: a message holds 64 KiB, base64 leaves 48 KiB of text.
@@ -46,11 +49,15 @@ class BackupJob(Message):
 
 
 class VerifyJob(Message):
-    """Read a committed backup back: every segment, every file."""
+    """Read a committed backup back: every segment, every file.
+
+    With `whole_chain` the ancestors, too, whatever was proved of them before.
+    """
 
     verb: Literal[JobVerb.VERIFY] = JobVerb.VERIFY
     label: Label
     document_digest: Sha256
+    whole_chain: bool = False
 
 
 class DrillJob(Message):
@@ -62,6 +69,46 @@ class DrillJob(Message):
     verb: Literal[JobVerb.DRILL] = JobVerb.DRILL
     label: Label | None = None
     target: DrillTargetText | None = None
+    level: DrillLevel | None = None
+    from_secondary: bool = False
+
+
+class RestoreJob(Message):
+    """Restore into a registered target, and recover to `to`; `label` None lets the plan choose.
+
+    `to` is `latest`, `immediate` or an instant with its offset. `approved_by` differs from
+    `requested_by`: the function app made sure of it, and both stand in the audit trail.
+    """
+
+    verb: Literal[JobVerb.RESTORE] = JobVerb.RESTORE
+    target: Cluster
+    label: Label | None = None
+    to: RestoreGoalText = "latest"
+    requested_by: str = Field(max_length=200)
+    approved_by: str = Field(max_length=200)
+
+
+class ExpireJob(Message):
+    """Delete what retention no longer wants. `due` is the tick it serves."""
+
+    verb: Literal[JobVerb.EXPIRE] = JobVerb.EXPIRE
+    due: AwareDatetime | None = None
+
+
+class MaintenanceJob(Message):
+    """Rebuild indexes and refresh statistics; begin nothing that would not end by `until`."""
+
+    verb: Literal[JobVerb.MAINTENANCE] = JobVerb.MAINTENANCE
+    due: AwareDatetime | None = None
+    until: AwareDatetime
+
+
+class AuditJob(Message):
+    """Write the signed audit report of [since, until)."""
+
+    verb: Literal[JobVerb.AUDIT] = JobVerb.AUDIT
+    since: AwareDatetime
+    until: AwareDatetime
 
 
 class JobEvent(Message):
@@ -92,17 +139,30 @@ class JobEvent(Message):
         )
 
 
-Job = Annotated[BackupJob | VerifyJob | DrillJob, Field(discriminator="verb")]
-_JOB: TypeAdapter[BackupJob | VerifyJob | DrillJob] = TypeAdapter(Job)
+AnyJob = BackupJob | VerifyJob | DrillJob | RestoreJob | ExpireJob | MaintenanceJob | AuditJob
+Job = Annotated[AnyJob, Field(discriminator="verb")]
+_JOB: TypeAdapter[AnyJob] = TypeAdapter(Job)
 _EVENT = TypeAdapter(JobEvent)
 
 
-def queue_of(job: BackupJob | VerifyJob | DrillJob) -> str:
-    """The queue of the role that may do it: only the restore role can decrypt."""
-    return BACKUP_QUEUE if isinstance(job, BackupJob) else RESTORE_QUEUE
+def queue_of(job: AnyJob) -> str:
+    """The queue of the role that may do it: only the restore role can decrypt, only that of expire
+    can delete, and that of maintenance sees no backup at all.
+    """
+    match job:
+        case BackupJob():
+            return BACKUP_QUEUE
+        case VerifyJob() | DrillJob() | RestoreJob() | AuditJob():
+            return RESTORE_QUEUE
+        case ExpireJob():
+            return EXPIRE_QUEUE
+        case MaintenanceJob():
+            return MAINTENANCE_QUEUE
+        case _:
+            assert_never(job)
 
 
-def parse_job(text: str) -> BackupJob | VerifyJob | DrillJob:
+def parse_job(text: str) -> AnyJob:
     """Raises MessageInvalid, naming the first field that does not fit."""
     return _parse(_JOB, text)
 

@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
-from shared.catalogue import wal_facts
+from shared.catalogue import finding_ledger
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
 from shared.domain.cluster import cluster_name
+from shared.domain.finding_rules import FindingCode, FindingScope
+from shared.domain.findings import Finding
 from shared.domain.freshness import BackupBase, SlotState, WalFreshness, WalGap
 from shared.domain.lsn import Lsn
 from shared.domain.restore_point import RestorePoint
-from shared.domain.wal_findings import FindingCode, WalFinding
 from shared.domain.wal_inventory import ArchivedWal, WalInventory
 from shared.errors import CatalogueUnavailable, CatalogueValueRefused
 from shared.jobs.wal_events import WalConflictSeen, WalEvent, WalGapSeen, WalProgress
@@ -34,8 +35,9 @@ from tests.harness.signed_repository import NOON, Committed, SignedRepository
 DEMO = cluster_name("demo")
 OTHER = cluster_name("other")
 MINUTE = timedelta(minutes=1)
-BEHIND = WalFinding(FindingCode.BEHIND, "archive", NOON, "900 s behind")
-GAP = WalFinding(FindingCode.GAP, "timeline 1 before 0/2000000", NOON, "a gap")
+WAL_SCOPE = [FindingScope.WAL]
+BEHIND = Finding(FindingCode.BEHIND, "archive", NOON, "900 s behind")
+GAP = Finding(FindingCode.GAP, "timeline 1 before 0/2000000", NOON, "a gap")
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +241,7 @@ class TestLooks:
         catalogue.record_freshness(seen(1))
         catalogue.put_archive_snapshot(DEMO, taken(1), NOON)
         catalogue.record_wal_event(progress(1), LATER)
-        catalogue.settle_findings(DEMO, [BEHIND], NOON)
+        catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND], NOON)
 
         catalogue.replace([], LATER)
 
@@ -250,10 +252,10 @@ class TestLooks:
 
 class TestFindings:
     def test_a_finding_opens_once_and_closes_once(self, catalogue: PostgresCatalogue) -> None:
-        first = catalogue.settle_findings(DEMO, [BEHIND, GAP], NOON)
-        worse = WalFinding(BEHIND.code, BEHIND.object, NOON + MINUTE, "960 s behind")
-        second = catalogue.settle_findings(DEMO, [worse], NOON + MINUTE)
-        third = catalogue.settle_findings(DEMO, [], NOON + 2 * MINUTE)
+        first = catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND, GAP], NOON)
+        worse = Finding(BEHIND.code, BEHIND.object, NOON + MINUTE, "960 s behind")
+        second = catalogue.settle_findings(DEMO, WAL_SCOPE, [worse], NOON + MINUTE)
+        third = catalogue.settle_findings(DEMO, WAL_SCOPE, [], NOON + 2 * MINUTE)
 
         assert (first.opened, first.kept, first.closed) == ((BEHIND, GAP), (), ())
         assert [one.fact for one in second.kept] == ["960 s behind"]
@@ -270,20 +272,41 @@ class TestFindings:
 
     def test_one_that_comes_back_is_opened_again(self, catalogue: PostgresCatalogue) -> None:
         opened = [
-            catalogue.settle_findings(DEMO, found, NOON + minute * MINUTE).opened
+            catalogue.settle_findings(DEMO, WAL_SCOPE, found, NOON + minute * MINUTE).opened
             for minute, found in enumerate([[GAP], [], [GAP]])
         ]
         assert opened == [(GAP,), (), (GAP,)]
         assert len(catalogue.findings(DEMO, closed_since=NOON)) == 2
 
+    def test_another_scope_closes_nothing(self, catalogue: PostgresCatalogue) -> None:
+        evidence = {"used": "9 GB", "budget": "10 GB"}
+        full = Finding(FindingCode.STORAGE_NEARLY_FULL, "budget", NOON, "90 % used", evidence)
+        catalogue.settle_findings(DEMO, WAL_SCOPE, [GAP], NOON)
+        catalogue.settle_findings(DEMO, [FindingScope.FRESHNESS], [full], NOON)
+
+        assert {one.finding.code for one in catalogue.findings()} == {GAP.code, full.code}
+        assert catalogue.settle_findings(DEMO, WAL_SCOPE, [], NOON).closed == (GAP,)
+        [kept] = catalogue.findings(DEMO)
+        assert (kept.cluster, kept.finding, kept.finding.evidence) == (DEMO, full, evidence)
+
+    def test_a_code_of_another_release_is_left_alone(
+        self, catalogue: PostgresCatalogue, dsn: str
+    ) -> None:
+        catalogue.settle_findings(DEMO, WAL_SCOPE, [GAP], NOON)
+        with psycopg.connect(dsn) as connection:
+            connection.execute("UPDATE finding SET code = 'of-tomorrow'")
+
+        assert catalogue.findings(DEMO) == []
+        assert catalogue.settle_findings(DEMO, list(FindingScope), [], NOON).closed == ()
+
     def test_clusters_do_not_see_one_anothers(self, catalogue: PostgresCatalogue) -> None:
-        catalogue.settle_findings(DEMO, [BEHIND], NOON)
-        assert catalogue.settle_findings(OTHER, [BEHIND], NOON).opened == (BEHIND,)
-        assert catalogue.settle_findings(OTHER, [], NOON).closed == (BEHIND,)
+        catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND], NOON)
+        assert catalogue.settle_findings(OTHER, WAL_SCOPE, [BEHIND], NOON).opened == (BEHIND,)
+        assert catalogue.settle_findings(OTHER, WAL_SCOPE, [], NOON).closed == (BEHIND,)
         assert [one.finding for one in catalogue.findings(DEMO)] == [BEHIND]
 
     def test_opening_closes_nothing(self, catalogue: PostgresCatalogue) -> None:
-        catalogue.settle_findings(DEMO, [BEHIND], NOON)
+        catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND], NOON)
 
         changes = catalogue.open_findings(DEMO, [GAP], NOON)
 
@@ -296,8 +319,8 @@ class TestFindings:
         began = NOON
         catalogue.open_findings(DEMO, [GAP], NOON + MINUTE)
 
-        assert catalogue.settle_findings(DEMO, [], began).closed == ()
-        assert catalogue.settle_findings(DEMO, [], NOON + 2 * MINUTE).closed == (GAP,)
+        assert catalogue.settle_findings(DEMO, WAL_SCOPE, [], began).closed == ()
+        assert catalogue.settle_findings(DEMO, WAL_SCOPE, [], NOON + 2 * MINUTE).closed == (GAP,)
 
     def test_of_two_instances_at_once_the_second_waits_and_opens_nothing(
         self, catalogue: PostgresCatalogue, dsn: str
@@ -307,8 +330,8 @@ class TestFindings:
             psycopg.connect(dsn, autocommit=True) as observer,
             ThreadPoolExecutor(1) as pool,
         ):
-            wal_facts.settle_findings(first, DEMO, [BEHIND], NOON, close=True)
-            second = pool.submit(catalogue.settle_findings, DEMO, [BEHIND, GAP], NOON)
+            finding_ledger.settle(first, DEMO, [BEHIND], NOON, close=WAL_SCOPE)
+            second = pool.submit(catalogue.settle_findings, DEMO, WAL_SCOPE, [BEHIND, GAP], NOON)
             waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND "
             waits += "wait_event_type = 'Lock'"
             wait_until(lambda: observer.execute(waits).rowcount == 1, 20, "the second waits")

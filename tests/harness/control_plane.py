@@ -7,8 +7,8 @@ from itertools import count
 from uuid import UUID
 
 from functions.wiring import Services
-from shared.catalogue.ports import AnyJob, Catalogue
-from shared.jobs.messages import parse_job
+from shared.catalogue.ports import Catalogue
+from shared.jobs.messages import AnyJob, parse_job
 from shared.jobs.queue import JobQueue
 from shared.settings import ClusterSettings, DirectoryRepository, Settings
 from tests.harness.signed_repository import NOON, SignedRepository

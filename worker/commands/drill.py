@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from shared.domain.cluster import cluster_name
 from shared.domain.drill import CheckOutcome, DrillPhase, DrillVerdict, drill_verdict
-from shared.domain.drill_target import parse_drill_target
+from shared.domain.drill_target import DrillLevel, parse_drill_target
 from shared.errors import (
     Corrupt,
     InstanceLacksLibrary,
@@ -71,12 +71,15 @@ _IN_THE_WAY = (Refused, InstanceLacksLibrary, InstanceStarved, InstanceTimeout, 
 @dataclass(frozen=True, slots=True)
 class DrillRequest:
     """`label` None means the newest backup; `drill_id` makes the drill idempotent. `target` reads
-    as parse_drill_target has it; None is the end of the backup.
+    as parse_drill_target has it; None is the end of the backup. `level` is the duty that it
+    fulfils, and only reported.
     """
 
     label: str | None = None
     drill_id: str | None = None
     target: str | None = None
+    level: DrillLevel | None = None
+    from_secondary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.domain.finding_rules import FindingCode
+from shared.domain.findings import Finding, fold_findings
 from shared.domain.freshness import SlotState, WalFreshness, WalGap
 from shared.domain.lsn import Lsn
 from shared.domain.wal_findings import (
     CONFLICT_STANDS,
     GAP_SETTLES,
-    FindingCode,
     SeenConflict,
-    WalFinding,
     findings,
-    fold_findings,
     troubles,
 )
 
@@ -121,14 +120,14 @@ def test_only_gaps_and_conflicts_are_told_between_two_looks() -> None:
 
 def test_every_code_has_a_sentence_that_says_what_to_do() -> None:
     for code in FindingCode:
-        action = WalFinding(code, "x", NOON, "a fact").action
+        action = Finding(code, "x", NOON, "a fact").action
         assert action[0].isupper()
         assert action.endswith(".")
 
 
 FOUND = st.lists(
     st.builds(
-        WalFinding,
+        Finding,
         st.sampled_from(FindingCode),
         st.sampled_from(["a", "b"]),
         st.sampled_from([NOON, NOON + SECOND]),
@@ -140,9 +139,9 @@ FOUND = st.lists(
 
 @given(st.lists(FOUND, min_size=1, max_size=6))
 def test_each_finding_opens_once_and_closes_once_and_keeps_its_first_since(
-    looks: list[list[WalFinding]],
+    looks: list[list[Finding]],
 ) -> None:
-    known: dict[tuple[str, str], WalFinding] = {}
+    known: dict[tuple[str, str], Finding] = {}
     for found in looks:
         changes = fold_findings(known.values(), found)
         opened, kept, closed = (

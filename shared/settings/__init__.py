@@ -1,0 +1,79 @@
+"""Settings of both edges: one TOML file; docs/reference/settings.md is generated from here."""
+
+from shared.settings.cluster import (
+    ClusterSettings,
+    RestoreTarget,
+)
+from shared.settings.policy import (
+    POLICY_SECTIONS,
+    ClusterWal,
+    Incremental,
+    Maintenance,
+    Objectives,
+    Policy,
+    Replication,
+    Retention,
+    Schedule,
+    Storage,
+    Window,
+)
+from shared.settings.root import (
+    Settings,
+)
+from shared.settings.sections import (
+    AnyKey,
+    AzureRepository,
+    Catalogue,
+    Credential,
+    DirectoryRepository,
+    Drill,
+    Fleet,
+    Keys,
+    KeyVaultKey,
+    PemKey,
+    PinnedKey,
+    Queues,
+    Section,
+    Wal,
+    Worker,
+)
+from shared.settings.toml_file import (
+    CONFIG_VARIABLE,
+    ENVIRONMENT_PREFIX,
+    load,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "ENVIRONMENT_PREFIX",
+    "POLICY_SECTIONS",
+    "AnyKey",
+    "AzureRepository",
+    "Catalogue",
+    "ClusterSettings",
+    "ClusterWal",
+    "Credential",
+    "DirectoryRepository",
+    "Drill",
+    "Fleet",
+    "Incremental",
+    "KeyVaultKey",
+    "Keys",
+    "Maintenance",
+    "Objectives",
+    "PemKey",
+    "PinnedKey",
+    "Policy",
+    "Queues",
+    "Replication",
+    "RestoreTarget",
+    "Retention",
+    "Schedule",
+    "Section",
+    "Settings",
+    "Storage",
+    "Wal",
+    "Window",
+    "Worker",
+    "load",
+]
