@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from scripts.reference_pages import command_line, errors, log_events, settings
+from scripts.reference_pages import command_line, errors, log_events, settings, settings_schema
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 MARK = "<!-- What follows is written by `python -m scripts.generate_reference`. -->"
@@ -23,6 +23,8 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "cli.md": command_line.body,
     "log-events.md": log_events.body,
 }
+# Files without a head of people's own.
+WHOLE_FILES: dict[str, Callable[[], str]] = {"pgkeep.schema.json": settings_schema.text}
 _DIFFERENCES = 12
 
 
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> int:
 def stale_pages() -> dict[str, str]:
     """Name and new text of each page that is not what the code says."""
     texts = {name: _text(name) for name in PAGES}
+    texts |= {name: write() for name, write in WHOLE_FILES.items()}
     return {name: text for name, text in texts.items() if text != _written(name)}
 
 
@@ -56,7 +59,8 @@ def difference(name: str, text: str) -> str:
 
 
 def _written(name: str) -> str:
-    return (REFERENCE / name).read_text("utf-8")
+    path = REFERENCE / name
+    return path.read_text("utf-8") if path.exists() else ""
 
 
 def _text(name: str) -> str:

@@ -78,7 +78,9 @@ def section(page: Path, title: str) -> str:
 # Generated references
 
 
-@pytest.mark.parametrize("name", generate_reference.PAGES)
+@pytest.mark.parametrize(
+    "name", [*generate_reference.PAGES, *generate_reference.WHOLE_FILES]
+)
 def test_the_reference_is_what_the_code_says(name: str) -> None:
     stale = generate_reference.stale_pages()
     assert name not in stale, generate_reference.difference(name, stale[name])

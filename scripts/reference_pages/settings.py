@@ -1,7 +1,7 @@
 """settings.md: every section of pgkeep.toml and every table inside one, with their keys."""
 # ruff: noqa: ANN401 - an annotation is any object
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -37,19 +37,23 @@ def body() -> Iterator[str]:
         yield ""
         yield "| key | type | default | meaning |"
         yield "|---|---|---|---|"
-        for key, field in model.model_fields.items():
+        for key, field in _own_first(model):
             meaning = (field.description or _implied(key)).replace("<", "\\<")
             yield f"| `{key}` | {_type(field)} | {_default(key, field)} | {meaning} |"
         yield ""
 
 
+def _own_first(model: Model) -> list[tuple[str, FieldInfo]]:
+    """What a table shares with others, as a cluster does with policies, comes behind."""
+    return sorted(model.model_fields.items(), key=lambda item: item[0] not in model.__annotations__)
+
+
 def tables() -> list[tuple[str, Model]]:
     """Title and model: the top level, its sections, then what is used inside these."""
-    sections = {
-        model: _section_title(key, field, model)
-        for key, field in Settings.model_fields.items()
-        for model in _models(field.annotation)
-    }
+    sections: dict[Model, str] = {}
+    for key, field in Settings.model_fields.items():
+        for model in _models(field.annotation):
+            sections.setdefault(model, _section_title(key, field, model))
     inner = [model for model in _reachable(Settings) if model not in sections]
     return [
         ("Top level", Settings),
@@ -76,7 +80,7 @@ def _models(annotation: Any) -> list[Model]:
     """The tables that a key may hold, seen through lists, options and unions."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if get_origin(annotation) in {Annotated, tuple, Union, UnionType}:
+    if get_origin(annotation) in {Annotated, tuple, Mapping, Union, UnionType}:
         return [model for argument in get_args(annotation) for model in _models(argument)]
     return []
 
@@ -110,6 +114,8 @@ def _words(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
         return f"list of {_words(arguments[0])}"
+    if origin is Mapping:
+        return f"tables by name, each {_words(arguments[1])}"
     if origin in {Annotated, Union, UnionType}:
         alternatives = arguments[:1] if origin is Annotated else arguments
         words = (_words(item) for item in alternatives if item is not type(None))

@@ -4,11 +4,30 @@ DefaultAzureCredential would try many sources, fail slowly, and may find somebod
 """
 
 from enum import StrEnum
+from typing import Final
 
 from azure.core.credentials import AzureNamedKeyCredential, TokenCredential
 
 from shared.azure_storage.transport import Credential, is_loopback
-from shared.errors import AccountKeyRefused, SettingsInvalid
+from shared.errors import AccountKeyRefused, Denied, SettingsInvalid, Unavailable
+
+# The audience of Azure Database for PostgreSQL, by Microsoft's page on signing in with Entra ID
+# (flexible-server/how-to-configure-sign-in-azure-ad-authentication).
+DATABASE_SCOPE: Final = "https://ossrdbms-aad.database.windows.net/.default"
+
+
+class EntraLoginFailed(Denied):
+    """Entra ID gave the identity no token."""
+
+    code = "entra-login-failed"
+    hint = "Look whether the identity exists here (`client_id`), and may log in to the database."
+
+
+class EntraUnavailable(Unavailable):
+    """Entra ID, or the way to it, does not answer."""
+
+    code = "entra-unavailable"
+    hint = "Try again; look at the network when it lasts."
 
 
 class CredentialKind(StrEnum):
@@ -55,6 +74,26 @@ def token_credential(kind: CredentialKind, *, client_id: str | None = None) -> T
             return AzureCliCredential()
         case CredentialKind.ACCOUNT_KEY:
             raise SettingsInvalid(f"credential {kind} gives no token")
+
+
+def database_token(credential: TokenCredential) -> str:
+    """A token that PostgreSQL takes in the place of a password, for about an hour.
+
+    The credential keeps it and asks for a new one in time. Raises EntraLoginFailed,
+    EntraUnavailable.
+    """
+    from azure.core.exceptions import AzureError, ClientAuthenticationError
+
+    try:
+        return credential.get_token(DATABASE_SCOPE).token
+    except ClientAuthenticationError as error:
+        raise EntraLoginFailed(f"no token for the database: {_first_line(error)}") from None
+    except AzureError as error:
+        raise EntraUnavailable(f"no token for the database: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _emulator_key(

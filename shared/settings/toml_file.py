@@ -7,13 +7,17 @@
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from shared.errors import SettingsInvalid
 from shared.settings.root import Settings
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
+_KEY = re.compile(r"\s*([\w\"'-]+(?:\s*\.\s*[\w\"'-]+)*)\s*=")
 
 CONFIG_VARIABLE = "PGKEEP_CONFIG"
 ENVIRONMENT_PREFIX = "PGKEEP_"
@@ -76,6 +80,7 @@ _PATH_KEYS = {
     "ca_file",
     "public_jwk",
     "password_file",
+    "service_file",
     "validation_sql",
     "directory",
     "scratch",
@@ -114,21 +119,35 @@ def _describe(error: ValidationError, path: Path | None, text: str) -> str:
     return f"{where}: {key or 'settings'}: {message[:1].lower()}{message[1:]}"
 
 
-def _line_of(text: str, location: list[int | str]) -> int | None:
-    """Line of the deepest key of `location` that the file spells out, or None."""
-    names = [str(part) for part in location if isinstance(part, str)]
-    index = next((part for part in location if isinstance(part, int)), 0)
-    lines = text.splitlines()
-    start = found = 0
-    for name in names:
-        header = re.compile(rf"\s*\[\[?(?:[\w-]+\.)*{re.escape(name)}\]\]?")
-        pattern = re.compile(
-            rf"{header.pattern}|\s*{re.escape(name)}\s*=|.*[{{,]\s*{re.escape(name)}\s*="
-        )
-        hits = [number for number, line in enumerate(lines[start:], start) if pattern.match(line)]
-        if not hits:
-            break
-        is_array = lines[hits[0]].lstrip().startswith("[[")
-        start = hits[min(index, len(hits) - 1)] if is_array else hits[0]
-        found = start + 1
-    return found or None
+def _line_of(text: str, location: Sequence[int | str]) -> int | None:
+    """Line of the deepest table or key of `location` that the file spells out, or None."""
+    spelled = ((path, number) for path, number in _places(text) if path == location[: len(path)])
+    return max(spelled, key=lambda place: len(place[0]), default=(location, None))[1]
+
+
+def _places(text: str) -> Iterator[tuple[Sequence[int | str], int]]:
+    """Path and line of each table header and each key, arrays of tables by their index."""
+    counts: Counter[str] = Counter()
+    table: list[int | str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            if header[1] == "[[":
+                counts[header[2]] += 1
+            table = _indexed(_names(header[2]), counts)
+            yield table, number
+        elif key := _KEY.match(line):
+            yield [*table, *_names(key[1])], number
+
+
+def _indexed(names: list[str], counts: Mapping[str, int]) -> list[int | str]:
+    """With the index of the newest element behind the name of each array of tables."""
+    path: list[int | str] = []
+    for depth, name in enumerate(names, 1):
+        path.append(name)
+        if count := counts.get(".".join(names[:depth]), 0):
+            path.append(count - 1)
+    return path
+
+
+def _names(dotted: str) -> list[str]:
+    return [name.strip().strip("\"'") for name in dotted.split(".")]

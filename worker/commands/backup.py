@@ -37,6 +37,7 @@ from worker.commands.backup_stream import (
     store_stream,
 )
 from worker.commands.cluster_identity import register
+from worker.commands.cluster_login import conninfo_of
 from worker.commands.committed_backups import (
     commit,
     committed_by,
@@ -46,7 +47,7 @@ from worker.commands.committed_backups import (
 )
 from worker.commands.label_proof import check_label
 from worker.commands.services import Services, Stopwatch
-from worker.commands.source_facts import FactsRecorder, conninfo_of
+from worker.commands.source_facts import FactsRecorder
 from worker.postgres.backup_manifest import ChecksumAlgorithm
 from worker.postgres.backup_manifest import parse as parse_manifest
 from worker.postgres.base_backup import (

@@ -16,8 +16,8 @@ from shared.errors import Denied, Refused, Unavailable
 from shared.event_log import log_event
 from shared.settings import ClusterSettings
 from worker.commands.cluster_identity import WrongSystem
+from worker.commands.cluster_login import conninfo_of
 from worker.commands.services import Services
-from worker.commands.source_facts import conninfo_of
 from worker.postgres.connection import connect, connect_sql, describe, resolve
 from worker.postgres.restartpoint import RESTARTPOINT_PATIENCE_S, await_restartpoint
 from worker.postgres.server_position import (
@@ -76,7 +76,9 @@ def standby_settings(cluster: ClusterSettings) -> ClusterSettings | None:
     """The cluster's settings with the standby's conninfo as `dsn`; None where no standby is set."""
     if cluster.standby is None:
         return None
-    return cluster.model_copy(update={"dsn": cluster.standby})
+    return cluster.model_copy(
+        update={"dsn": cluster.standby, "service": None, "service_file": None}
+    )
 
 
 def require_usable(

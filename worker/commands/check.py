@@ -18,9 +18,9 @@ from shared.repository.key_record import new_kid as new_key_id
 from shared.settings import ClusterSettings
 from worker.commands.backup_source import require_usable, standby_settings
 from worker.commands.cluster_identity import WrongSystem, signer_of
+from worker.commands.cluster_login import connect_to, conninfo_of
 from worker.commands.incremental_check import incrementals
 from worker.commands.services import Services
-from worker.commands.source_facts import connect_to, conninfo_of
 from worker.postgres.cluster_facts import ServerFacts, server_facts
 from worker.postgres.connection import connect
 from worker.postgres.programs import account_named, find_programs

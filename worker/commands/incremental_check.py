@@ -7,7 +7,7 @@ from typing import Any, Final, LiteralString
 from shared.domain.schedule_gap import longest_gap
 from shared.errors import Refused
 from shared.settings import ClusterSettings
-from worker.commands.source_facts import connect_to
+from worker.commands.cluster_login import connect_to
 from worker.postgres.table_facts import fetch_one, mapped_errors
 
 _FIRST_MAJOR: Final = 17  # release notes of PostgreSQL 17: pg_basebackup --incremental

@@ -14,10 +14,10 @@ from shared.errors import Corrupt
 from shared.repository import layout
 from shared.repository.documents import PostgresFacts
 from shared.settings import ClusterSettings
+from worker.commands.cluster_login import connect_to
 from worker.commands.opened_backup import OpenedBackup
 from worker.postgres.cluster_facts import ServerFacts, next_transaction, server_facts
-from worker.postgres.connection import connect_sql, refined
-from worker.postgres.table_facts import Connect, TableName, table_facts
+from worker.postgres.table_facts import TableName, table_facts
 
 
 class SourceFacts(BaseModel):
@@ -105,13 +105,3 @@ def read_facts(backup: OpenedBackup) -> SourceFacts:
     """What was recorded at backup time. Raises as reading a sealed object does."""
     with ThreadPoolExecutor(1) as executor:
         return SourceFacts.from_json(b"".join(backup.object_chunks(layout.FACTS, executor)))
-
-
-def conninfo_of(cluster: ClusterSettings, database: str | None = None) -> str:
-    """The cluster's connection string, with its password file and, if given, another database."""
-    passfile = None if cluster.password_file is None else str(cluster.password_file)
-    return refined(cluster.dsn.get_secret_value(), passfile=passfile, dbname=database)
-
-
-def connect_to(cluster: ClusterSettings) -> Connect:
-    return lambda database: connect_sql(conninfo_of(cluster, database))

@@ -18,8 +18,8 @@ from shared.repository.documents import ClusterDocument
 from shared.settings import ClusterSettings
 from worker.commands import wal_protocol as protocol
 from worker.commands.cluster_identity import register
+from worker.commands.cluster_login import conninfo_of
 from worker.commands.services import Services
-from worker.commands.source_facts import conninfo_of
 from worker.commands.wal_archive import WalArchive
 from worker.commands.wal_archived import AgentReports, ArchivedThrough
 from worker.commands.wal_client_copy import archive_command, restore_command

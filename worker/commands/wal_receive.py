@@ -34,9 +34,9 @@ from shared.repository import layout
 from shared.repository.documents import ClusterDocument
 from shared.settings import ClusterSettings
 from worker.commands.cluster_identity import register
+from worker.commands.cluster_login import connect_to, conninfo_of
 from worker.commands.received_segment import Portion, check
 from worker.commands.services import Services
-from worker.commands.source_facts import connect_to, conninfo_of
 from worker.commands.wal_archive import WalArchive
 from worker.commands.wal_histories import store_histories
 from worker.commands.wal_position import Line, Position, ServerView, find_position, position_after

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from shared.errors import SettingsInvalid
 from shared.settings import AzureRepository, DirectoryRepository, load
+from shared.settings.cluster import host_of
 
 REPOSITORY = '[repository]\ntype = "directory"\npath = "blobs"\n'
 CLUSTER = '[[cluster]]\nname = "main"\ndsn = "host=db user=backup"\n'
@@ -157,3 +158,111 @@ def test_i7_secrets_do_not_show_when_settings_are_printed(file: Path) -> None:
 def test_a_schedule_can_be_switched_off(file: Path) -> None:
     file.write_text(REPOSITORY + CLUSTER + "[cluster.schedule]\nfull = false\n", "utf-8")
     assert load(file, {}).cluster[0].schedule.full is False
+
+
+POLICIES = (
+    REPOSITORY
+    + """
+[policy.schedule]
+full = "0 1 * * *"
+[policy.retention]
+full_days = 90
+[policies.gold.retention]
+full_days = 365
+hold = ["20261122T030000Z-F-k3x7"]
+[policies.gold.objectives]
+rpo_seconds = 30
+[[cluster]]
+name = "plain"
+dsn = "host=a user=b"
+[[cluster]]
+name = "dear"
+dsn = "host=a user=b"
+policy = "gold"
+[cluster.retention]
+keep_last = 5
+[cluster.schedule]
+incremental = false
+"""
+)
+
+
+class TestPolicies:
+    def test_a_cluster_has_its_own_keys_then_its_policys_then_the_defaults(
+        self, file: Path
+    ) -> None:
+        file.write_text(POLICIES, "utf-8")
+        plain, dear = load(file, {}).cluster
+
+        assert (plain.retention.full_days, plain.retention.keep_last) == (90, 2)
+        assert (plain.schedule.full, plain.schedule.incremental) == ("0 1 * * *", "0 2 * * *")
+        assert (dear.retention.full_days, dear.retention.keep_last) == (365, 5)
+        assert dear.retention.hold == ("20261122T030000Z-F-k3x7",)
+        assert (dear.schedule.full, dear.schedule.incremental) == ("0 1 * * *", False)
+        assert (dear.objectives.rpo_seconds, plain.objectives.rpo_seconds) == (30, 300)
+
+    def test_the_defaults_are_the_strategys(self, file: Path) -> None:
+        file.write_text(REPOSITORY + CLUSTER, "utf-8")
+        [cluster] = load(file, {}).cluster
+        kept, promised = cluster.retention, cluster.objectives
+
+        assert (cluster.schedule.full, cluster.schedule.incremental) == ("0 3 * * 0", "0 2 * * *")
+        assert (kept.full_days, kept.incremental_days) == (28, 7)
+        assert (promised.rpo_seconds, promised.rto_minutes, promised.verified_hours) == (
+            300, 240, 26,
+        )  # fmt: skip
+        assert (cluster.storage.warn_ratio, cluster.wal.behind_seconds) == (0.8, 900)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (POLICIES.replace('policy = "gold"', 'policy = "lead"'), "no policy 'lead'"),
+            (POLICIES.replace("full_days = 90", "full_days = -1"), "policy.retention.full_days"),
+            (POLICIES.replace("full_days = 365", "days = 1"), "policies.gold.retention.days"),
+            (POLICIES.replace("keep_last = 5", "keep_last = 0"), "cluster.1.retention.keep_last"),
+            (POLICIES.replace("[policy.schedule]", "[policy.colours]"), "policy.colours"),
+            (POLICIES.replace("dsn =", "dns ="), "cluster.0.dns"),
+            (REPOSITORY + "policy = 1\n", "policy"),
+            (REPOSITORY + "cluster = 1\n", "cluster"),
+            (REPOSITORY + "[policies]\ngold = 1\n" + CLUSTER + 'policy = "gold"\n', "gold"),
+        ],
+    )
+    def test_a_fault_is_told_where_it_stands(self, file: Path, text: str, words: str) -> None:
+        fact = refusal(file, text)
+        assert words in fact
+        assert "Traceback" not in fact
+
+    def test_the_line_is_the_policys_when_the_fault_is(self, file: Path) -> None:
+        text = POLICIES.replace("full_days = 90", "full_days = -1")
+        line = text.splitlines().index("full_days = -1") + 1
+        assert f"line {line}:" in refusal(file, text)
+
+    def test_a_policy_may_not_name_what_only_a_cluster_has(self, file: Path) -> None:
+        assert "policy.dsn" in refusal(file, REPOSITORY + "[policy]\ndsn = 'host=a'\n")
+
+
+class TestLogin:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '[[cluster]]\nname = "main"\n',
+            CLUSTER + 'service = "main"\nservice_file = "services"\n',
+            '[[cluster]]\nname = "main"\nservice = "main"\n',
+            CLUSTER + 'password_file = "x"\n[cluster.entra]\nkind = "azure-cli"\n',
+        ],
+    )
+    def test_there_is_just_one_way_in(self, file: Path, text: str) -> None:
+        assert "cluster.0" in refusal(file, REPOSITORY + text)
+
+    @pytest.mark.parametrize(
+        ("conninfo", "host"),
+        [
+            ("host=db1 user=b", "db1"),
+            ("user=b hostaddr = 10.0.0.1", "10.0.0.1"),
+            ("host='my host' user=b", "my host"),
+            ("postgresql://b@db2:5433/x", "db2"),
+            ("user=b", None),
+        ],
+    )
+    def test_the_host_is_known_without_connecting(self, conninfo: str, host: str | None) -> None:
+        assert host_of(conninfo) == host
