@@ -1,11 +1,17 @@
-"""Which backups are due: pure rules over cron expressions in UTC.
+"""When jobs are due: cron expressions in UTC, and the ticks that they stand for.
 
-A tick that nobody served is caught up once, however many were missed, and marked late.
+A tick is named by its cron time. It may be served a little later, so that a fleet with one schedule
+does not start at once: by the same amount for the same cluster and kind, always.
 """
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from itertools import islice, pairwise
+from typing import Final
 from uuid import UUID, uuid5
 
 from cronsim import CronSim, CronSimError
@@ -15,8 +21,12 @@ from shared.domain.cluster import ClusterName
 from shared.errors import InvalidInput
 
 # The dispatcher runs each minute; a tick served more than two runs later was missed.
-LATE_AFTER = timedelta(minutes=2)
-_NAMESPACE = UUID("6f2d3a0e-6d0c-5c8e-9b54-0d4a3f1c7e11")
+LATE_AFTER: Final = timedelta(minutes=2)
+_NAMESPACE: Final = UUID("6f2d3a0e-6d0c-5c8e-9b54-0d4a3f1c7e11")
+_MOMENT: Final = timedelta(microseconds=1)
+# Gaps between the ticks of most expressions repeat well within so many.
+_TICKS_LOOKED_AT: Final = 32
+_SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 class ScheduleInvalid(InvalidInput):
@@ -26,23 +36,43 @@ class ScheduleInvalid(InvalidInput):
     hint = "Five fields, minute hour day month weekday, in UTC: `0 3 * * 0` is Sunday 03:00."
 
 
+class ScheduleKind(StrEnum):
+    """What a schedule can ask for, as the settings call it; in the order in which a backlog is
+    worked off: what proves comes first, then what protects.
+    """
+
+    VERIFY = "verify"
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    EXPIRE = "expire"
+    DRILL_QUICK = "drill_quick"
+    DRILL_EXTENDED = "drill_extended"
+    DRILL_SIMULATION = "drill_simulation"
+    DRILL_DISASTER = "drill_disaster"
+    MAINTENANCE = "maintenance"
+    AUDIT = "audit"
+
+    @property
+    def priority(self) -> int:
+        """Lower is sooner."""
+        return _PRIORITIES[self]
+
+    @property
+    def backup_kind(self) -> BackupKind | None:
+        return BackupKind(self.value) if self.value in set(BackupKind) else None
+
+
+_PRIORITIES: Final = {kind: number for number, kind in enumerate(ScheduleKind)}
+
+
 @dataclass(frozen=True, slots=True)
-class BackupSchedule:
-    """When a cluster wants backups of one kind; `cron` has five fields and is read in UTC."""
+class Tick:
+    """One thing to be done. `job_id` is the same for the same tick, whoever computes it."""
 
     cluster: ClusterName
-    kind: BackupKind
-    cron: str
-
-
-@dataclass(frozen=True, slots=True)
-class DueBackup:
-    """One tick to be served. `job_id` is the same for the same tick, whoever computes it."""
-
-    cluster: ClusterName
-    kind: BackupKind
+    kind: ScheduleKind
     due: datetime
-    late: bool
+    late: bool = False
 
     @property
     def job_id(self) -> UUID:
@@ -54,7 +84,7 @@ def check_cron(cron: str) -> str:
     if len(cron.split()) != 5:  # noqa: PLR2004 - cron's five fields
         raise ScheduleInvalid(f"{cron!r} has not five fields")
     try:
-        CronSim(cron, datetime(2024, 1, 1))  # noqa: DTZ001 - only parsed
+        CronSim(cron, _SOME_DAY)
     except CronSimError as error:
         raise ScheduleInvalid(f"{cron!r} is not a cron expression: {error}") from None
     return cron
@@ -62,24 +92,56 @@ def check_cron(cron: str) -> str:
 
 def latest_tick(cron: str, now: datetime) -> datetime:
     """The newest tick at or before `now`, which must carry UTC."""
-    return next(CronSim(cron, now + timedelta(microseconds=1), reverse=True))
+    return _latest(cron, _minute(now))
 
 
-def due(
-    schedules: Iterable[BackupSchedule],
-    served: Mapping[tuple[ClusterName, BackupKind], datetime],
-    now: datetime,
-) -> list[DueBackup]:
-    """What to start now. `served` holds, per cluster and kind, the newest tick already started."""
-    found = []
-    for schedule in schedules:
-        tick = latest_tick(schedule.cron, now)
-        last = served.get((schedule.cluster, schedule.kind))
-        if last is None or last < tick:
-            late = now - tick > LATE_AFTER
-            found.append(DueBackup(schedule.cluster, schedule.kind, tick, late))
-    return found
+def next_tick(cron: str, after: datetime) -> datetime:
+    """The first tick later than `after`, which must carry UTC."""
+    return _next(cron, _minute(after))
 
 
-def scheduled_job_id(cluster: ClusterName, kind: BackupKind, tick: datetime) -> UUID:
+def _minute(at: datetime) -> datetime:
+    """Ticks are whole minutes, so that of two instants in one minute the same is true."""
+    return at.replace(second=0, microsecond=0)
+
+
+# A fleet has few expressions and asks all of them at one instant.
+@lru_cache(maxsize=8192)
+def _latest(cron: str, minute: datetime) -> datetime:
+    return next(CronSim(cron, minute + _MOMENT, reverse=True))
+
+
+@lru_cache(maxsize=8192)
+def _next(cron: str, minute: datetime) -> datetime:
+    return next(CronSim(cron, minute))
+
+
+def ticks(cron: str, after: datetime) -> Iterator[datetime]:
+    """All later than `after`, in order, without end."""
+    return CronSim(cron, after)
+
+
+@lru_cache(maxsize=4096)
+def shortest_gap(cron: str) -> timedelta:
+    """Between two ticks, as far as the first few show it."""
+    sample = islice(CronSim(cron, _SOME_DAY), _TICKS_LOOKED_AT)
+    return min((later - sooner for sooner, later in pairwise(sample)), default=timedelta.max)
+
+
+def delay_of(
+    cluster: ClusterName, what: str, crons: Collection[str], spread: timedelta
+) -> timedelta:
+    """How much later than the ticks of `crons` `what` is served: whole seconds in [0, `spread`).
+
+    Never half a gap or more, so that no tick runs into the next.
+    """
+    room = min([spread, *(shortest_gap(cron) / 2 for cron in crons)])
+    seconds = int(room.total_seconds())
+    if seconds < 1:
+        return timedelta()
+    digest = hashlib.sha256(f"{cluster}\n{what}".encode()).digest()
+    return timedelta(seconds=int.from_bytes(digest[:8]) % seconds)
+
+
+def scheduled_job_id(cluster: ClusterName, kind: ScheduleKind | BackupKind, tick: datetime) -> UUID:
     return uuid5(_NAMESPACE, f"{cluster}\n{kind}\n{tick.isoformat()}")

@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions.callers import Forbidden, Unauthenticated
 from functions.http_backups import BackupQuery, BackupRequest
 from functions.http_protocol import (
     MAX_BODY,
     answer,
     parse_body,
     parse_query,
-    requested_job_id,
+    requested_id,
     respond,
 )
+from shared.domain.restore_request import OwnApproval
 from shared.errors import (
     BackupConflict,
     CatalogueDenied,
@@ -97,8 +99,8 @@ class TestBodies:
 
 
 class TestQueries:
-    def test_the_hosts_own_parameters_are_not_ours(self) -> None:
-        query = parse_query(get({"code": "key", "clientId": "x", "limit": "5"}), BackupQuery)
+    def test_what_is_left_out_has_its_default(self) -> None:
+        query = parse_query(get({"limit": "5"}), BackupQuery)
         assert (query.limit, query.cluster, query.before) == (5, None, None)
 
     @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ class TestQueries:
             {"cluster": ""},
             {"before": "yesterday"},
             {"order": "asc"},
+            {"code": "a-function-key"},
         ],
     )
     def test_what_does_not_fit_is_refused(self, params: dict[str, str]) -> None:
@@ -120,19 +123,21 @@ class TestQueries:
 
 
 class TestIdempotencyKeys:
-    def test_the_same_key_gives_the_same_id_and_none_a_new_one(self) -> None:
+    def test_the_same_key_of_a_caller_gives_the_same_id_and_none_a_new_one(self) -> None:
         ids = iter([UUID(int=1), UUID(int=2)])
-        with_key = [post(b"", {"idempotency-key": key}) for key in ("a", "a", "b")]
 
-        first, second, other = (requested_job_id(item, lambda: next(ids)) for item in with_key)
+        def asked(caller: str, key: str | None, purpose: str = "job") -> UUID:
+            return requested_id(caller, key, purpose, lambda: next(ids))
 
-        assert first == second != other
-        assert requested_job_id(post(b""), lambda: next(ids)) == UUID(int=1)
+        assert asked("anna", "a") == asked("anna", "a")
+        others = [asked("anna", "b"), asked("bob", "a"), asked("anna", "a", "restore")]
+        assert len({asked("anna", "a"), *others}) == 4
+        assert [asked("anna", None), asked("anna", None)] == [UUID(int=1), UUID(int=2)]
 
-    @pytest.mark.parametrize("key", ["", " ", "a b", "ä", "x" * 201, "a\n"])
+    @pytest.mark.parametrize("key", ["", " ", "a b", "\u00e4", "x" * 201, "a\n"])
     def test_a_key_that_is_no_visible_ascii_is_refused(self, key: str) -> None:
         with pytest.raises(RequestInvalid, match="idempotency-key"):
-            requested_job_id(post(b"", {"idempotency-key": key}), UUID)
+            requested_id("anna", key, "job", UUID)
 
 
 def problem(error: Exception) -> tuple[func.HttpResponse, dict[str, object]]:
@@ -182,6 +187,25 @@ class TestProblems:
         assert response.status_code == status
         assert (body["code"], body["fact"]) == (error.code, "the request could not be served")
         assert [record.fields["fact"] for record in caplog.records] == [error.fact]  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(Forbidden("this needs a role"), 403), (OwnApproval("no"), 403)]
+    )
+    def test_what_is_denied_to_the_caller_is_told_and_is_no_fault_of_ours(
+        self, error: PgkeepError, status: int
+    ) -> None:
+        response, body = problem(error)
+        assert (response.status_code, body["fact"]) == (status, error.fact)
+
+    def test_why_a_token_does_not_count_is_told_to_the_log_alone(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        response, body = problem(Unauthenticated("the token is refused: InvalidSignatureError"))
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert "Signature" not in str(body)
+        [record] = caplog.records
+        assert "InvalidSignatureError" in record.fields["reason"]  # type: ignore[attr-defined]
 
     def test_a_defect_shows_no_stack_trace(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.ERROR):
