@@ -11,9 +11,11 @@ from shared.jobs.messages import queue_of
 
 def send_requested(services: Services) -> int:
     """Send every job that waits for it, and that no other instance is sending; how many."""
-    jobs = services.catalogue.claim_unsent(services.clock())
-    for job in jobs:
-        services.queues[queue_of(job)].send(job.model_dump_json())
-        services.catalogue.mark_sent(job.job_id, services.clock())
-        log_event("job-sent", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
-    return len(jobs)
+    sent = 0
+    while jobs := services.catalogue.claim_unsent(services.clock()):
+        for job in jobs:
+            services.queues[queue_of(job)].send(job.model_dump_json())
+            services.catalogue.mark_sent(job.job_id, services.clock())
+            log_event("job-sent", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
+        sent += len(jobs)
+    return sent

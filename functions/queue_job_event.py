@@ -1,5 +1,7 @@
 """A worker reports: started, progress, finished. The report is a hint; documents are the facts."""
 
+import logging
+
 import azure.functions as func
 
 from functions.intake import message_text, set_aside, take_in_report
@@ -21,7 +23,7 @@ def queue_job_event(message: func.QueueMessage) -> None:
 
 
 def take_in_event(services: Services, body: bytes) -> None:
-    """Fold the event into its job; at the end of a verification or drill, read its report.
+    """Fold the event into its job; at its end, read the report that it wrote.
 
     Raises MessageInvalid for what is no event: after five tries the host sets it aside.
     """
@@ -31,6 +33,9 @@ def take_in_event(services: Services, body: bytes) -> None:
         set_aside(services, f"{EVENT_QUEUE}/{event.job_id}", error)
         return
     job = services.catalogue.record_event(event, services.clock())
+    if job.progress.has_overtaken(event.report()):
+        level, token = logging.WARNING, job.progress.token
+        log_event("job-overtaken", level=level, job_id=job.job_id, token=event.token, newest=token)
     log_event("job-event", job_id=job.job_id, kind=event.kind, state=job.progress.state)
     report = _report_of(event)
     if report is not None:
@@ -46,5 +51,7 @@ def _report_of(event: JobEvent) -> BlobName | None:
             return layout.verification_report(cluster, event.result)
         case JobVerb.DRILL:
             return layout.drill_report(cluster, event.result)
+        case JobVerb.EXPIRE:
+            return layout.expiry_report(cluster, event.result)
         case _:
             return None

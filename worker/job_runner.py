@@ -1,132 +1,207 @@
 """The container's loop: take a job, do it, report it. At least once, never twice at one time.
 
 A message stays hidden while its job runs (renewed by a thread) and is deleted when the job reached
-a terminal state. A killed container's message reappears by itself. Jobs are idempotent by job id.
+a terminal state. A killed container's message reappears by itself; one that is asked to go gives it
+back. Jobs are idempotent by job id. What no worker can do goes to the queue's poison queue, where
+the function app finds it.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 
 from shared import adapters
 from shared.domain.job import JobEventKind
-from shared.errors import JobAbandoned, MessageGone, MessageInvalid, PgkeepError
+from shared.errors import (
+    JobAbandoned,
+    LeaseHeld,
+    LeaseLost,
+    MessageGone,
+    MessageInvalid,
+    PgkeepError,
+    StorageDenied,
+)
 from shared.event_log import log_event
+from shared.jobs.azure_queue import AzureQueue
 from shared.jobs.messages import (
     EVENT_QUEUE,
     JOB_QUEUES,
+    MAX_MESSAGE,
+    POISON,
     AnyJob,
-    JobEvent,
+    MessageTooNew,
     parse_job,
 )
 from shared.jobs.queue import JobQueue, QueueMessage
+from shared.settings import Settings
 from worker.commands.perform import perform
 from worker.commands.services import Services
+from worker.job_reporter import EventReporter, ReportedLeases
+from worker.wiring import Interrupted
 
 VISIBILITY_S = 60
-# Storage queues have no push: an idle worker asks this often (a list of two queues costs little).
+# Storage queues have no push: an idle worker asks this often (a list of four queues costs little).
 IDLE_POLL_S = 1.0
 # The first and four more tries; afterwards the job is reported as failed.
 MAX_ATTEMPTS = 5
 RETRY_DELAY_S = 10  # times the attempt: a service that was busy is left alone for a while
-_PROGRESS_EVERY_S = 2.0
+# How often a message of a newer release is left for a newer worker, and for how long each time;
+# fewer than the attempts, so that one who can read it has some left.
+NEWER_TRIES = 3
+NEWER_DELAY_S = 60
+# From being asked to go to giving the job back. Container Apps and Kubernetes kill after 30 s,
+# unless they are told otherwise; what is left is for closing connections and giving up the lease.
+GRACE_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """A queue of jobs, and where those go that nobody can do."""
+
+    jobs: JobQueue
+    poison: JobQueue
 
 
 def run(services: Services, queues: Sequence[str], *, once: bool, stop: threading.Event) -> None:
     """Serve the queues (default: all job queues) until `stop` is set; with `once`, one job."""
-    opened = [adapters.job_queue(services.settings, name) for name in queues or JOB_QUEUES]
+    inboxes = [_open(services.settings, name) for name in queues or JOB_QUEUES]
     events = adapters.job_queue(services.settings, EVENT_QUEUE)
-    for queue in (*opened, events):
+    _make(events)
+    with suppress(Interrupted):  # between two jobs, nothing is left to give back
+        if once:
+            any(serve_one(services, inbox, events) for inbox in inboxes)
+            return
+        while not stop.is_set():
+            served = [serve_one(services, item, events) for item in inboxes if not stop.is_set()]
+            if not any(served):
+                stop.wait(IDLE_POLL_S)
+
+
+def _open(settings: Settings, name: str) -> Inbox:
+    jobs, poison = (adapters.job_queue(settings, queue) for queue in (name, name + POISON))
+    _make(jobs)
+    _make(poison)
+    return Inbox(jobs, poison)
+
+
+def _make(queue: AzureQueue) -> None:
+    try:
         queue.create_if_missing()
-    if once:
-        any(serve_one(services, queue, events) for queue in opened)
-        return
-    while not stop.is_set():
-        served = [serve_one(services, queue, events) for queue in opened if not stop.is_set()]
-        if not any(served):
-            stop.wait(IDLE_POLL_S)
+    except StorageDenied as error:  # whoever deployed it made the queues, and us no owner of them
+        log_event("queue-not-made", code=error.code, fact=error.fact)
 
 
-def serve_one(services: Services, queue: JobQueue, events: JobQueue) -> bool:
+def serve_one(services: Services, inbox: Inbox, events: JobQueue) -> bool:
     """Receive and do one job. Returns whether there was one."""
-    message = queue.receive(VISIBILITY_S)
+    message = inbox.jobs.receive(VISIBILITY_S)
     if message is None:
         return False
     try:
         job = parse_job(message.body)
     except MessageInvalid as error:
-        log_event("job-message-refused", code=error.code, fact=error.fact)
-        queue.delete(message)
+        _refuse(inbox, message, error)
         return True
-    reporter = EventReporter(services, job, message.dequeue_count, events)
-    with _kept_hidden(queue, message, reporter) as latest:
-        if message.dequeue_count > MAX_ATTEMPTS:
-            terminal = _give_up(job, reporter)
-        else:
-            terminal = _do(services, job, message.dequeue_count, reporter)
+    reporter = EventReporter(services.clocks, job, message.dequeue_count, events)
+    if message.dequeue_count > MAX_ATTEMPTS:
+        _abandon(inbox, message, job, reporter)
+    else:
+        _serve(services, inbox.jobs, message, job, reporter)
+    return True
+
+
+def _serve(
+    services: Services, queue: JobQueue, message: QueueMessage, job: AnyJob, reporter: EventReporter
+) -> None:
+    newest = _Receipt(message)
     try:
-        if terminal:
-            queue.delete(latest())
+        with _kept_hidden(queue, newest, reporter):
+            delay = _do(services, job, message.dequeue_count, reporter)
+    except Interrupted:
+        log_event("job-interrupted", job_id=job.job_id)
+        reporter.released()
+        delay = 0
+    _settle(queue, newest.message, job, delay)
+
+
+def _do(services: Services, job: AnyJob, attempt: int, reporter: EventReporter) -> int | None:
+    """None when the job is over, well or not; otherwise after how many seconds to try again."""
+    reporter.send(JobEventKind.STARTED)
+    log_event("job-started", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
+    leases = ReportedLeases(services.leases, reporter)
+    try:
+        result = perform(replace(services, progress=reporter, leases=leases), job)
+    except PgkeepError as error:
+        again = _may_get_better(error) and attempt < MAX_ATTEMPTS
+        log_event("job-failed", job_id=job.job_id, code=error.code, fact=error.fact, again=again)
+        if not again:
+            reporter.failed(error)
+            return None
+        reporter.released(error)
+        return RETRY_DELAY_S * attempt
+    log_event("job-finished", job_id=job.job_id, result=result)
+    reporter.send(JobEventKind.FINISHED, succeeded=True, result=result)
+    return None
+
+
+def _may_get_better(error: PgkeepError) -> bool:
+    """A lease is often held by our own job's last worker, which has died: that passes."""
+    return error.retryable or isinstance(error, LeaseHeld | LeaseLost)
+
+
+def _settle(queue: JobQueue, message: QueueMessage, job: AnyJob, delay: int | None) -> None:
+    try:
+        if delay is None:
+            queue.delete(message)
         else:
-            queue.renew(latest(), RETRY_DELAY_S * message.dequeue_count)
+            queue.renew(message, delay)
     except MessageGone as error:
         # Another worker has it by now. Jobs are idempotent: it will find this one's result.
         log_event("job-message-gone", job_id=job.job_id, code=error.code, fact=error.fact)
-    return True
 
 
-def _do(services: Services, job: AnyJob, attempt: int, reporter: "EventReporter") -> bool:
-    """Returns whether the job is over, well or not; otherwise it will be delivered again."""
-    reporter.send(JobEventKind.STARTED)
-    log_event("job-started", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
-    try:
-        result = perform(replace(services, progress=reporter), job)
-    except PgkeepError as error:
-        again = error.retryable and attempt < MAX_ATTEMPTS
-        log_event("job-failed", job_id=job.job_id, code=error.code, fact=error.fact, again=again)
-        if not again:
-            reporter.send(
-                JobEventKind.FINISHED,
-                succeeded=False,
-                error_code=error.code,
-                error_fact=error.fact[:2000],
-            )
-        return not again
-    log_event("job-finished", job_id=job.job_id, result=result)
-    reporter.send(JobEventKind.FINISHED, succeeded=True, result=result)
-    return True
+def _refuse(inbox: Inbox, message: QueueMessage, error: MessageInvalid) -> None:
+    left = isinstance(error, MessageTooNew) and message.dequeue_count <= NEWER_TRIES
+    log_event("job-message-refused", code=error.code, fact=error.fact, left_for_others=left)
+    if left:
+        with suppress(MessageGone):
+            inbox.jobs.renew(message, NEWER_DELAY_S)
+    else:
+        _put_aside(inbox, message)
 
 
-def _give_up(job: AnyJob, reporter: "EventReporter") -> bool:
+def _abandon(inbox: Inbox, message: QueueMessage, job: AnyJob, reporter: EventReporter) -> None:
     """A job that killed its worker each time must not do so for ever."""
-    reporter.send(
-        JobEventKind.FINISHED,
-        succeeded=False,
-        error_code=JobAbandoned.code,
-        error_fact=f"no worker survived {MAX_ATTEMPTS} attempts",
-    )
     log_event("job-abandoned", job_id=job.job_id)
-    return True
+    reporter.failed(JobAbandoned(f"no worker survived {MAX_ATTEMPTS} attempts"))
+    _put_aside(inbox, message)
+
+
+def _put_aside(inbox: Inbox, message: QueueMessage) -> None:
+    """Sent first, deleted second: a crash in between makes it twice, and never not at all."""
+    fitting = message.body.encode()[:MAX_MESSAGE].decode(errors="ignore")
+    inbox.poison.send(fitting)
+    with suppress(MessageGone):
+        inbox.jobs.delete(message)
+
+
+@dataclass(slots=True)
+class _Receipt:
+    """Each renewal gives the message a new one."""
+
+    message: QueueMessage
 
 
 @contextmanager
-def _kept_hidden(
-    queue: JobQueue, message: QueueMessage, reporter: "EventReporter"
-) -> Iterator[Callable[[], QueueMessage]]:
-    """Renews the message's visibility meanwhile and reports that the job lives, whatever it does.
-
-    Yields a way to the newest receipt.
-    """
-    latest = message
+def _kept_hidden(queue: JobQueue, newest: _Receipt, reporter: EventReporter) -> Iterator[None]:
+    """Meanwhile renew the message's visibility, and report that the job lives."""
     done = threading.Event()
 
     def renew() -> None:
-        nonlocal latest
         while not done.wait(VISIBILITY_S / 3):
+            reporter.beat()
             try:
-                latest = queue.renew(latest, VISIBILITY_S)
-                reporter.beat()
+                newest.message = queue.renew(newest.message, VISIBILITY_S)
             except PgkeepError as error:
                 # The lease and the job's idempotency protect; somebody else may start it again.
                 log_event("job-renewal-failed", code=error.code, fact=error.fact)
@@ -134,51 +209,7 @@ def _kept_hidden(
     thread = threading.Thread(target=renew, name="pgkeep-visibility", daemon=True)
     thread.start()
     try:
-        yield lambda: latest
+        yield
     finally:
         done.set()
         thread.join()
-
-
-class EventReporter:
-    """Progress of one job as events on the queue, at most one each two seconds."""
-
-    def __init__(self, services: Services, job: AnyJob, attempt: int, events: JobQueue) -> None:
-        self._clocks = services.clocks
-        self._job = job
-        self._attempt = attempt
-        self._events = events
-        self._last = float("-inf")
-        self._lock = threading.Lock()
-
-    def phase(self, name: str) -> None:
-        log_event("job-phase", job_id=self._job.job_id, phase=name)
-
-    def beat(self) -> None:
-        """A sign of life. Raises what the queue raises."""
-        self.send(JobEventKind.PROGRESS)
-
-    def advance(self, done_bytes: int, total_bytes: int) -> None:
-        with self._lock:
-            now = self._clocks.monotonic()
-            if now - self._last < _PROGRESS_EVERY_S:
-                return
-            self._last = now
-        try:
-            self.send(JobEventKind.PROGRESS, done_bytes=done_bytes, total_bytes=total_bytes)
-        except PgkeepError as error:
-            log_event("job-progress-lost", code=error.code, fact=error.fact)
-
-    def send(self, kind: JobEventKind, **fields: object) -> None:
-        event = JobEvent.model_validate(
-            {
-                "job_id": self._job.job_id,
-                "cluster": self._job.cluster,
-                "verb": self._job.verb,
-                "kind": kind,
-                "attempt": self._attempt,
-                "at": self._clocks.now(),
-                **fields,
-            }
-        )
-        self._events.send(event.model_dump_json())

@@ -1,7 +1,6 @@
 """SQL of the port JobLedger; each function runs inside the session's transaction."""
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,12 +10,10 @@ from pydantic import TypeAdapter
 
 from shared.catalogue.ports import JobRecord
 from shared.catalogue.postgres_session import Session
-from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
-from shared.domain.job import JobProgress, JobReport, JobVerb, fold
-from shared.domain.schedule import DueBackup
+from shared.domain.job import JobProgress, JobReport, JobState, JobVerb, fold
 from shared.errors import JobNotFound, MessageInvalid, RequestConflict
-from shared.jobs.messages import AnyJob, BackupJob, Job, JobEvent
+from shared.jobs.messages import AnyJob, Job, JobEvent
 
 # Longer than any function may take to hand a message to the queue.
 CLAIM_LAPSES = timedelta(minutes=2)
@@ -26,18 +23,11 @@ _JOB: TypeAdapter[AnyJob] = TypeAdapter(Job)
 _PROGRESS = TypeAdapter(JobProgress)
 
 _CREATE = """
-    INSERT INTO job (job_id, cluster, verb, state, progress)
-    VALUES (%(job_id)s, %(cluster)s, %(verb)s, %(state)s, %(progress)s)
+    INSERT INTO job (job_id, cluster, verb, state, progress, created_at)
+    VALUES (%(job_id)s, %(cluster)s, %(verb)s, %(state)s, %(progress)s, %(now)s)
     ON CONFLICT DO NOTHING
 """
 _ASK = "UPDATE job SET request = %s, requested_at = %s WHERE job_id = %s"
-_SERVE_TICK = """
-    INSERT INTO served_tick (cluster, kind, due, served_at)
-    VALUES (%s, %s, %s, %s)
-    ON CONFLICT DO NOTHING
-    RETURNING due
-"""
-_TICK_JOB = "UPDATE served_tick SET job_id = %s WHERE (cluster, kind, due) = (%s, %s, %s)"
 _CLAIM = """
     UPDATE job SET claimed_at = %(now)s
     WHERE job_id IN (
@@ -53,7 +43,7 @@ _CLAIM = """
 _SEND_AGAIN = """
     UPDATE job SET sent_at = NULL, claimed_at = NULL
     WHERE job_id = %(job_id)s AND sent_at < %(quiet)s
-      AND (heard_at IS NULL OR heard_at < %(quiet)s)
+      AND (received_at IS NULL OR received_at < %(quiet)s)
     RETURNING job_id
 """
 _KEEP_EVENT = """
@@ -61,11 +51,25 @@ _KEEP_EVENT = """
     VALUES (%s, %s, %s, %s)
     ON CONFLICT DO NOTHING
 """
-_ADVANCE = "UPDATE job SET progress = %s, state = %s, heard_at = %s WHERE job_id = %s"
+_ADVANCE = """
+    UPDATE job
+    SET progress = %(progress)s, state = %(state)s, heard_at = %(heard_at)s,
+        received_at = %(received_at)s, ended_at = %(ended_at)s
+    WHERE job_id = %(job_id)s
+"""
+_JOBS = """
+    SELECT * FROM job
+    WHERE (%(cluster)s::text IS NULL OR cluster = %(cluster)s)
+      AND (%(state)s::text IS NULL OR state = %(state)s)
+      AND (%(before)s::uuid IS NULL OR (created_at, job_id) < (
+          SELECT last.created_at, last.job_id FROM job AS last WHERE last.job_id = %(before)s))
+    ORDER BY created_at DESC, job_id DESC
+    LIMIT %(limit)s
+"""
 
 
 def request(session: Session, job: AnyJob, now: datetime) -> bool:
-    _create(session, job.job_id, job.cluster, job.verb)
+    _create(session, job, now)
     known = locked_job(session, job.job_id)
     if known.request is None and (known.cluster, known.verb) == (job.cluster, job.verb):
         session.execute(_ASK, [Jsonb(job.model_dump(mode="json")), now, job.job_id])
@@ -73,31 +77,6 @@ def request(session: Session, job: AnyJob, now: datetime) -> bool:
     if known.request != job:
         raise RequestConflict(f"job {job.job_id} was made by another request")
     return False
-
-
-def request_for_tick(session: Session, tick: DueBackup, job: BackupJob, now: datetime) -> bool:
-    if not serve_tick(session, tick, now):
-        return False
-    request(session, job, now)
-    session.execute(_TICK_JOB, [job.job_id, *_tick_key(tick)])
-    return True
-
-
-def serve_tick(session: Session, tick: DueBackup, now: datetime) -> bool:
-    """The unique key decides among several instances; False means another was first."""
-    return session.execute(_SERVE_TICK, [*_tick_key(tick), now]).fetchone() is not None
-
-
-def _tick_key(tick: DueBackup) -> tuple[str, str, datetime]:
-    return (tick.cluster, tick.kind.value, tick.due)
-
-
-def served_ticks(session: Session) -> Mapping[tuple[ClusterName, BackupKind], datetime]:
-    query = "SELECT cluster, kind, max(due) AS due FROM served_tick GROUP BY cluster, kind"
-    return {
-        (ClusterName(row["cluster"]), BackupKind(row["kind"])): row["due"]
-        for row in session.execute(query)
-    }
 
 
 def claim_unsent(session: Session, now: datetime) -> list[AnyJob]:
@@ -115,7 +94,7 @@ def send_again(session: Session, job_id: UUID, quiet_since: datetime) -> bool:
 
 
 def record_event(session: Session, event: JobEvent, now: datetime) -> JobRecord:
-    _create(session, event.job_id, event.cluster, event.verb)
+    _create(session, event, now)
     job = locked_job(session, event.job_id)
     if (job.cluster, job.verb) != (event.cluster, event.verb):
         raise MessageInvalid(
@@ -124,22 +103,36 @@ def record_event(session: Session, event: JobEvent, now: datetime) -> JobRecord:
         )
     text = event.model_dump_json()
     digest = hashlib.sha256(text.encode()).hexdigest()
-    session.execute(_KEEP_EVENT, [event.job_id, digest, text, now])
-    progress = fold(job.progress, event.report())
-    dump = Jsonb(_PROGRESS.dump_python(progress, mode="json"))
-    session.execute(_ADVANCE, [dump, progress.state.value, progress.heard_at, event.job_id])
+    kept = session.execute(_KEEP_EVENT, [event.job_id, digest, text, now])
+    if kept.rowcount:  # otherwise it is known, however late it comes again
+        session.execute(_ADVANCE, _advanced(job, event.report(), now))
     return locked_job(session, event.job_id)
 
 
-def _create(session: Session, job_id: UUID, cluster: str, verb: JobVerb) -> None:
+def _advanced(job: JobRecord, report: JobReport, now: datetime) -> dict[str, object]:
+    progress = fold(job.progress, report)
+    ended_at = job.ended_at if progress.state is job.progress.state else now
+    return {
+        "job_id": job.job_id,
+        "progress": Jsonb(_PROGRESS.dump_python(progress, mode="json")),
+        "state": progress.state.value,
+        "heard_at": progress.heard_at,
+        # What a worker says that was overtaken is no sign of life of the one that counts.
+        "received_at": job.received_at if progress.has_overtaken(report) else now,
+        "ended_at": ended_at if progress.state.terminal else None,
+    }
+
+
+def _create(session: Session, asked: AnyJob | JobEvent, now: datetime) -> None:
     """A job without anything known of it yet, unless it exists: events may come first."""
     unknown = JobProgress()
     values = {
-        "job_id": job_id,
-        "cluster": cluster,
-        "verb": verb.value,
+        "job_id": asked.job_id,
+        "cluster": asked.cluster,
+        "verb": asked.verb.value,
         "state": unknown.state.value,
         "progress": Jsonb(_PROGRESS.dump_python(unknown, mode="json")),
+        "now": now,
     }
     session.execute(_CREATE, values)
 
@@ -147,17 +140,28 @@ def _create(session: Session, job_id: UUID, cluster: str, verb: JobVerb) -> None
 def locked_job(session: Session, job_id: UUID) -> JobRecord:
     """Raises JobNotFound. Others who want to change the job wait until this transaction ends."""
     row = session.execute("SELECT * FROM job WHERE job_id = %s FOR UPDATE", [job_id]).fetchone()
-    return _job(row, job_id)
+    return _known(row, job_id)
 
 
 def job(session: Session, job_id: UUID) -> JobRecord:
     row = session.execute("SELECT * FROM job WHERE job_id = %s", [job_id]).fetchone()
-    return _job(row, job_id)
+    return _known(row, job_id)
 
 
 def running_jobs(session: Session) -> list[JobRecord]:
-    query = "SELECT * FROM job WHERE state = 'running' ORDER BY heard_at"
-    return [_job(row, row["job_id"]) for row in session.execute(query)]
+    query = "SELECT * FROM job WHERE state = 'running' ORDER BY received_at"
+    return [job_of(row) for row in session.execute(query)]
+
+
+def jobs(
+    session: Session,
+    cluster: ClusterName | None,
+    state: JobState | None,
+    limit: int,
+    before: UUID | None,
+) -> list[JobRecord]:
+    values = {"cluster": cluster, "state": state, "limit": limit, "before": before}
+    return [job_of(row) for row in session.execute(_JOBS, values)]
 
 
 def job_reports(session: Session, job_id: UUID) -> list[JobReport]:
@@ -166,9 +170,13 @@ def job_reports(session: Session, job_id: UUID) -> list[JobReport]:
     return sorted((event.report() for event in events), key=lambda report: report.at)
 
 
-def _job(row: DictRow | None, job_id: UUID) -> JobRecord:
+def _known(row: DictRow | None, job_id: UUID) -> JobRecord:
     if row is None:
         raise JobNotFound(f"there is no job {job_id}")
+    return job_of(row)
+
+
+def job_of(row: DictRow) -> JobRecord:
     return JobRecord(
         job_id=row["job_id"],
         cluster=ClusterName(row["cluster"]),
@@ -177,4 +185,9 @@ def _job(row: DictRow | None, job_id: UUID) -> JobRecord:
         requested_at=row["requested_at"],
         sent_at=row["sent_at"],
         progress=_PROGRESS.validate_python(row["progress"]),
+        created_at=row["created_at"],
+        received_at=row["received_at"],
+        ended_at=row["ended_at"],
+        retry_of=row["retry_of"],
+        retry=row["retry"],
     )

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
+from typing import Final, NamedTuple
+
+from shared.errors import JobLost
 
 
 class JobVerb(StrEnum):
@@ -33,14 +36,30 @@ class JobState(StrEnum):
 
 
 class JobEventKind(StrEnum):
+    """`released`: the attempt ended without a result, and the queue has the message again."""
+
     STARTED = "started"
     PROGRESS = "progress"
+    RELEASED = "released"
     FINISHED = "finished"
+
+
+class Run(NamedTuple):
+    """One attempt by one worker. Whoever has the higher token came later, whatever it counted."""
+
+    token: int = 0
+    attempt: int = 0
+
+
+_NO_RUN: Final = Run()
 
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """One event of one job, without its transport. `result` is a label or report id."""
+    """One event of one job, without its transport. `result` is a label or report id.
+
+    `token` is the fencing token of the lease under which the job runs; None before it has one.
+    """
 
     kind: JobEventKind
     attempt: int
@@ -51,11 +70,21 @@ class JobReport:
     result: str | None = None
     error_code: str | None = None
     error_fact: str | None = None
+    token: int | None = None
+
+    @property
+    def run(self) -> Run:
+        return Run(self.token or 0, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """What is known of a job; the neutral element is `JobProgress()`."""
+    """What is known of a job; the neutral element is `JobProgress()`.
+
+    `heard_at`, `done_bytes` and `total_bytes` are those of the newest `run`: a worker whose lease
+    went to another may still talk, but no longer counts. `released` is the newest run that ended
+    without a result.
+    """
 
     attempt: int = 0
     started_at: datetime | None = None
@@ -63,40 +92,86 @@ class JobProgress:
     done_bytes: int = 0
     total_bytes: int = 0
     finished: JobReport | None = None
+    run: Run = _NO_RUN
+    released: Run = _NO_RUN
+
+    @property
+    def token(self) -> int | None:
+        """The newest fencing token heard of."""
+        return self.run.token or None
 
     @property
     def state(self) -> JobState:
-        if self.finished is not None:
-            return JobState.SUCCEEDED if self.finished.succeeded else JobState.FAILED
-        return JobState.RUNNING if self.started_at is not None else JobState.REQUESTED
+        """REQUESTED also means: back in the queue, for another attempt."""
+        if self.finished is not None and self.finished.succeeded:
+            return JobState.SUCCEEDED
+        if self.finished is not None and not self.has_overtaken(self.finished):
+            return JobState.FAILED
+        waits = self.started_at is None or _NO_RUN != self.released >= self.run
+        return JobState.REQUESTED if waits else JobState.RUNNING
+
+    @property
+    def lost(self) -> bool:
+        """Given up because its worker fell silent, and not heard of since."""
+        return (
+            self.state is JobState.FAILED
+            and self.finished is not None
+            and self.finished.error_code == JobLost.code
+        )
+
+    def has_overtaken(self, report: JobReport) -> bool:
+        """Whether somebody with a newer token has begun: then the report's worker has no say."""
+        return report.token is not None and report.token < self.run.token
 
 
 def fold(progress: JobProgress, report: JobReport) -> JobProgress:
-    """A success is final; among failures the highest attempt, then the later time, speaks."""
-    merged = replace(
-        progress,
+    """A success is final; among failures the newest token, attempt and time speak, in this order.
+
+    What no lease fences comes before what one does: it is said of the job, not of a run.
+    """
+    merged = _of_newest_run(progress, report)
+    return replace(
+        merged,
         attempt=max(progress.attempt, report.attempt),
         started_at=_earliest(progress.started_at, report.at),
-        heard_at=_latest(progress.heard_at, report.at),
-        done_bytes=max(progress.done_bytes, report.done_bytes),
-        total_bytes=max(progress.total_bytes, report.total_bytes),
+        finished=_weightier(progress.finished, report),
+        released=_latest_release(progress.released, report),
     )
+
+
+def _of_newest_run(progress: JobProgress, report: JobReport) -> JobProgress:
+    if report.run < progress.run:
+        return progress
+    known = progress if report.run == progress.run else JobProgress()
+    return replace(
+        progress,
+        run=report.run,
+        heard_at=_latest(known.heard_at, report.at),
+        done_bytes=max(known.done_bytes, report.done_bytes),
+        total_bytes=max(known.total_bytes, report.total_bytes),
+    )
+
+
+def _weightier(known: JobReport | None, report: JobReport) -> JobReport | None:
     if report.kind is not JobEventKind.FINISHED:
-        return merged
-    if progress.finished is None or _weight(report) > _weight(progress.finished):
-        return replace(merged, finished=report)
-    return merged
+        return known
+    return report if known is None or _weight(report) > _weight(known) else known
+
+
+def _latest_release(known: Run, report: JobReport) -> Run:
+    return max(known, report.run) if report.kind is JobEventKind.RELEASED else known
 
 
 def fold_all(reports: Iterable[JobReport]) -> JobProgress:
     return reduce(fold, reports, JobProgress())
 
 
-def _weight(report: JobReport) -> tuple[bool, int, datetime, str, str, str, int, int]:
+def _weight(report: JobReport) -> tuple[bool, bool, Run, datetime, str, str, str, int, int]:
     # What follows the time breaks ties of one instant, so that the order of arrival never does.
     return (
         bool(report.succeeded),
-        report.attempt,
+        report.token is None,
+        report.run,
         report.at,
         report.result or "",
         report.error_code or "",

@@ -5,6 +5,7 @@ identity can be given just its own rights. Events come back on one queue. An eve
 something happened; the facts themselves are signed documents in the repository.
 """
 
+from contextlib import suppress
 from typing import Annotated, Literal, TypeVar, assert_never
 from uuid import UUID
 
@@ -23,7 +24,16 @@ MAINTENANCE_QUEUE = "pgkeep-maintenance"
 EVENT_QUEUE = "pgkeep-events"
 WAL_EVENT_QUEUE = "pgkeep-wal-events"
 JOB_QUEUES = (BACKUP_QUEUE, RESTORE_QUEUE, EXPIRE_QUEUE, MAINTENANCE_QUEUE)
-QUEUES = (*JOB_QUEUES, EVENT_QUEUE, WAL_EVENT_QUEUE)
+# What the Functions host appends to the name of a queue; workers follow it.
+POISON = "-poison"
+QUEUES = (
+    *JOB_QUEUES,
+    *(queue + POISON for queue in JOB_QUEUES),
+    EVENT_QUEUE,
+    WAL_EVENT_QUEUE,
+)
+# Of this release. A message with a higher one is for a newer release to read.
+VERSION = 1
 
 # Azure Queue Storage: a message holds 64 KiB, base64 leaves 48 KiB of text.
 MAX_MESSAGE = 48 * 1024
@@ -37,6 +47,13 @@ class Message(BaseModel):
     version: Literal[1] = 1
     job_id: UUID
     cluster: Cluster
+
+
+class MessageTooNew(MessageInvalid):
+    """A message whose version this release does not know, but a newer one may."""
+
+    code = "message-too-new"
+    hint = "Deploy workers of the release that the function app has; docs/reference/messages.md."
 
 
 class BackupJob(Message):
@@ -112,7 +129,10 @@ class AuditJob(Message):
 
 
 class JobEvent(Message):
-    """What a worker reports of a job. `result` is a backup label or a report's id."""
+    """What a worker reports of a job. `result` is a backup label or a report's id.
+
+    `token` is the fencing token of the lease under which it runs, once it has one.
+    """
 
     verb: JobVerb
     kind: JobEventKind
@@ -124,6 +144,7 @@ class JobEvent(Message):
     result: str | None = Field(default=None, max_length=200)
     error_code: str | None = Field(default=None, max_length=100)
     error_fact: str | None = Field(default=None, max_length=2000)
+    token: int | None = Field(default=None, ge=1)
 
     def report(self) -> JobReport:
         return JobReport(
@@ -136,6 +157,7 @@ class JobEvent(Message):
             result=self.result,
             error_code=self.error_code,
             error_fact=self.error_fact,
+            token=self.token,
         )
 
 
@@ -163,12 +185,12 @@ def queue_of(job: AnyJob) -> str:
 
 
 def parse_job(text: str) -> AnyJob:
-    """Raises MessageInvalid, naming the first field that does not fit."""
+    """Raises MessageInvalid, naming the first field that does not fit, or MessageTooNew."""
     return _parse(_JOB, text)
 
 
 def parse_event(text: str) -> JobEvent:
-    """Raises MessageInvalid, naming the first field that does not fit."""
+    """Raises as `parse_job` does."""
     return _parse(_EVENT, text)
 
 
@@ -178,6 +200,19 @@ def _parse(adapter: TypeAdapter[T], text: str) -> T:
     try:
         return adapter.validate_json(text)
     except ValidationError as error:
+        _refuse_newer(text)
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "message"
         raise MessageInvalid(f"{where}: {first['msg'].lower()}") from None
+
+
+class _Versioned(BaseModel):
+    """The one member that every version of every message has."""
+
+    version: int = Field(gt=VERSION)
+
+
+def _refuse_newer(text: str) -> None:
+    with suppress(ValidationError):
+        version = _Versioned.model_validate_json(text, strict=True).version
+        raise MessageTooNew(f"message has version {version}, this release knows {VERSION}")
