@@ -6,9 +6,11 @@ from typing import Literal
 import azure.functions as func
 from pydantic import Field
 
-from functions.http_protocol import Body, answer, parse_body, parse_query, requested_job_id, respond
+from functions.callers import Role
+from functions.http_protocol import Body
 from functions.job_requests import Accepted, accept, protected_cluster
-from functions.wiring import Services, services
+from functions.operations import Call, Operation, serve
+from functions.wiring import services
 from shared.catalogue.ports import CataloguedBackup
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import cluster_name
@@ -46,6 +48,7 @@ class ListedBackup(Body):
     proven: bool
     proven_at: datetime | None
     drill_failed_at: datetime | None
+    geo_safe_at: datetime | None
     suspect: bool
     stored_bytes: int
     plain_bytes: int
@@ -59,31 +62,24 @@ class BackupPage(Body):
     backups: tuple[ListedBackup, ...]
 
 
-@blueprint.route("backups", methods=["GET", "POST"], auth_level=func.AuthLevel.FUNCTION)
-def http_backups(req: func.HttpRequest) -> func.HttpResponse:
-    handle = request_backup if req.method == "POST" else list_backups
-    return answer(lambda: handle(services(), req))
-
-
-def list_backups(services: Services, req: func.HttpRequest) -> func.HttpResponse:
+def list_backups(call: Call[BackupQuery]) -> BackupPage:
     """Newest first. A cluster that is known to nobody is 404; one without backups is not."""
-    query = parse_query(req, BackupQuery)
+    query, catalogue = call.asked, call.services.catalogue
     cluster = None if query.cluster is None else cluster_name(query.cluster)
-    found = services.catalogue.backups(cluster, limit=query.limit, before=query.before)
+    found = catalogue.backups(cluster, limit=query.limit, before=query.before)
     if cluster is not None and not found:
-        protected_cluster(services, cluster)
-    return respond(BackupPage(backups=tuple(_listed(backup) for backup in found)))
+        protected_cluster(call.services, cluster)
+    return BackupPage(backups=tuple(listed(backup) for backup in found))
 
 
-def request_backup(services: Services, req: func.HttpRequest) -> func.HttpResponse:
-    asked = parse_body(req, BackupRequest)
-    job_id = requested_job_id(req, services.new_id)
-    cluster = protected_cluster(services, asked.cluster)
-    accept(services, BackupJob(job_id=job_id, cluster=cluster, kind=BackupKind(asked.kind)))
-    return respond(Accepted(job_id=job_id), status=202)
+def request_backup(call: Call[BackupRequest]) -> Accepted:
+    cluster = protected_cluster(call.services, call.asked.cluster)
+    job = BackupJob(job_id=call.new_id(), cluster=cluster, kind=BackupKind(call.asked.kind))
+    accept(call, job)
+    return Accepted(job_id=job.job_id, status_url=f"/api/jobs/{job.job_id}")
 
 
-def _listed(backup: CataloguedBackup) -> ListedBackup:
+def listed(backup: CataloguedBackup) -> ListedBackup:
     facts = backup.facts
     return ListedBackup(
         cluster=backup.ref.cluster,
@@ -97,6 +93,7 @@ def _listed(backup: CataloguedBackup) -> ListedBackup:
         proven=facts.proven,
         proven_at=facts.proven_at,
         drill_failed_at=facts.drill_failed_at,
+        geo_safe_at=facts.geo_safe_at,
         suspect=facts.suspect,
         stored_bytes=backup.stored_bytes,
         plain_bytes=backup.plain_bytes,
@@ -105,3 +102,33 @@ def _listed(backup: CataloguedBackup) -> ListedBackup:
         depth=backup.depth,
         instead_of_incremental=backup.instead_of_incremental,
     )
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="backups",
+        summary="List backups, newest first",
+        handle=list_backups,
+        asked=BackupQuery,
+        answer=BackupPage,
+        statuses=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="backups",
+        summary="Take a backup now",
+        handle=request_backup,
+        asked=BackupRequest,
+        answer=Accepted,
+        may=frozenset({Role.OPERATOR}),
+        status=202,
+        changes=True,
+        statuses=(404, 409),
+    ),
+)
+
+
+@blueprint.route("backups", methods=["GET", "POST"], auth_level=func.AuthLevel.ANONYMOUS)
+def http_backups(req: func.HttpRequest) -> func.HttpResponse:
+    return serve(OPERATIONS, services, req)

@@ -5,15 +5,16 @@ from uuid import UUID
 
 import azure.functions as func
 
-from functions.http_protocol import Body, answer, parse_body, requested_job_id, respond
+from functions.callers import Role
+from functions.http_protocol import Body
 from functions.job_requests import Accepted, accept, protected_cluster
+from functions.operations import Call, Nothing, Operation, serve
 from functions.wiring import Services, services
 from shared.catalogue.ports import JobRecord
 from shared.domain.backup import BackupLabel
-from shared.domain.cluster import ClusterName
 from shared.domain.field_types import Cluster, DrillTargetText, Label
 from shared.domain.job import JobState, JobVerb
-from shared.errors import JobNotFound, RequestInvalid
+from shared.errors import JobNotFound
 from shared.jobs.messages import DrillJob
 from shared.repository.documents import DrillReport
 from shared.repository.layout import BackupRef
@@ -49,48 +50,43 @@ class DrillStatus(Body):
     report: DrillReport | None
 
 
-@blueprint.route("drills/{id?}", methods=["GET", "POST"], auth_level=func.AuthLevel.FUNCTION)
-def http_drills(req: func.HttpRequest) -> func.HttpResponse:
-    handle = request_drill if req.method == "POST" else show_drill
-    return answer(lambda: handle(services(), req))
-
-
-def request_drill(services: Services, req: func.HttpRequest) -> func.HttpResponse:
-    if req.route_params.get("id"):
-        raise RequestInvalid("a drill is asked for at api/drills, without an id")
-    asked = parse_body(req, DrillRequest)
-    job_id = requested_job_id(req, services.new_id)
+def request_drill(call: Call[DrillRequest]) -> Accepted:
+    asked, services = call.asked, call.services
     cluster = protected_cluster(services, asked.cluster)
     if asked.label is not None:
         services.catalogue.backup(BackupRef(cluster, BackupLabel.parse(asked.label)))
-    job = DrillJob(job_id=job_id, cluster=cluster, label=asked.label, target=asked.target)
-    accept(services, job)
-    return respond(Accepted(job_id=job_id, status_url=f"/api/drills/{job_id}"), status=202)
+    job = DrillJob(
+        job_id=call.new_id(),
+        cluster=cluster,
+        label=asked.label,
+        target=asked.target,
+    )
+    accept(call, job)
+    return Accepted(job_id=job.job_id, status_url=f"/api/drills/{job.job_id}")
 
 
-def show_drill(services: Services, req: func.HttpRequest) -> func.HttpResponse:
-    job = _drill_job(services, req.route_params.get("id") or "")
-    report = _report(services, job.cluster, job)
-    return respond(_status(job, report))
+def show_drill(call: Call[Nothing]) -> DrillStatus:
+    job = _drill_job(call)
+    return _status(job, _report(call.services, job))
 
 
-def _drill_job(services: Services, text: str) -> JobRecord:
+def _drill_job(call: Call[Nothing]) -> JobRecord:
     """Raises JobNotFound, in the same words for no id, no job, and a job that is no drill."""
     unknown = JobNotFound("there is no such drill")
     try:
-        job = services.catalogue.job(UUID(text))
-    except (ValueError, JobNotFound):
+        job = call.services.catalogue.job(call.uuid("id", unknown))
+    except JobNotFound:
         raise unknown from None
     if job.verb is not JobVerb.DRILL:
         raise unknown
     return job
 
 
-def _report(services: Services, cluster: ClusterName, job: JobRecord) -> DrillReport | None:
+def _report(services: Services, job: JobRecord) -> DrillReport | None:
     finished = job.progress.finished
     if finished is None or finished.result is None:
         return None
-    return services.catalogue.drill_report(cluster, finished.result)
+    return services.catalogue.drill_report(job.cluster, finished.result)
 
 
 def _status(job: JobRecord, report: DrillReport | None) -> DrillStatus:
@@ -109,3 +105,33 @@ def _status(job: JobRecord, report: DrillReport | None) -> DrillStatus:
         error_fact=finished.error_fact if finished else None,
         report=report,
     )
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="drills",
+        summary="Rehearse a restore",
+        handle=request_drill,
+        asked=DrillRequest,
+        answer=Accepted,
+        may=frozenset({Role.OPERATOR}),
+        status=202,
+        changes=True,
+        statuses=(404, 409),
+    ),
+    Operation(
+        method="GET",
+        path="drills/{id}",
+        summary="Show a drill and its report",
+        handle=show_drill,
+        asked=Nothing,
+        answer=DrillStatus,
+        statuses=(404,),
+    ),
+)
+
+
+@blueprint.route("drills/{id?}", methods=["GET", "POST"], auth_level=func.AuthLevel.ANONYMOUS)
+def http_drills(req: func.HttpRequest) -> func.HttpResponse:
+    return serve(OPERATIONS, services, req)

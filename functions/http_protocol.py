@@ -10,22 +10,33 @@ from uuid import UUID, uuid5
 import azure.functions as func
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from functions.callers import Forbidden, Unauthenticated
+from shared.domain.restore_request import OwnApproval
 from shared.errors import Denied, PgkeepError, RequestInvalid, RequestTooLarge, SettingsInvalid
 from shared.event_log import LOGGER, log_event
 
 M = TypeVar("M", bound="Body")
 
 MAX_BODY = 64 * 1024
-# A function key may travel in the query; it is the host's, not ours.
-_HOST_PARAMETERS = {"code", "clientid"}
+# Denials that are about who calls; all others are about what we may do ourselves.
+_OF_CALLERS = (Unauthenticated, Forbidden, OwnApproval)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
-_REQUESTED_JOBS = UUID("b3c4f2d8-9f0e-5d0b-8a53-35a4a5d0e6c7")
+_REQUESTED = UUID("b3c4f2d8-9f0e-5d0b-8a53-35a4a5d0e6c7")
 
 
 class Body(BaseModel):
     """What a request or an answer carries; unknown members are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Body):
+    """What every refusal says (RFC 9457); `code` is stable."""
+
+    status: int
+    code: str
+    fact: str
+    hint: str
 
 
 def answer(work: Callable[[], func.HttpResponse]) -> func.HttpResponse:
@@ -60,18 +71,19 @@ def parse_body(request: func.HttpRequest, model: type[M]) -> M:
 
 def parse_query(request: func.HttpRequest, model: type[M]) -> M:
     """Raises RequestInvalid."""
-    given = {k: v for k, v in request.params.items() if k.lower() not in _HOST_PARAMETERS}
-    return _validated(lambda: model.model_validate_strings(given))
+    return _validated(lambda: model.model_validate_strings(dict(request.params)))
 
 
-def requested_job_id(request: func.HttpRequest, new_id: Callable[[], UUID]) -> UUID:
-    """The same for the same Idempotency-Key; a new one without. Raises RequestInvalid."""
-    key = request.headers.get("idempotency-key")
+def requested_id(caller: str, key: str | None, purpose: str, new_id: Callable[[], UUID]) -> UUID:
+    """The same for the same Idempotency-Key of a caller, for one purpose; a new one without.
+
+    Raises RequestInvalid. No part holds a blank, so no two calls read alike.
+    """
     if key is None:
         return new_id()
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise RequestInvalid("idempotency-key is not 1 to 200 visible ascii characters")
-    return uuid5(_REQUESTED_JOBS, key)
+    return uuid5(_REQUESTED, f"{purpose} {caller} {key}")
 
 
 def _validated(validate: Callable[[], M]) -> M:
@@ -94,17 +106,25 @@ def _no_constant(name: str) -> None:
 
 
 def _problem(error: PgkeepError) -> func.HttpResponse:
-    """Faults of our own side keep their facts for the log: they name hosts, roles and files."""
-    ours = isinstance(error, Denied | SettingsInvalid)
+    """Faults of our own side keep their facts for the log: they name hosts, roles and files.
+
+    So does the reason why a token does not count: it would help whoever makes them up.
+    """
+    ours = isinstance(error, Denied | SettingsInvalid) and not isinstance(error, _OF_CALLERS)
     status = PgkeepError.http_status if ours else error.http_status
-    if status >= PgkeepError.http_status:
+    fact, hint = error.fact, error.advice
+    if isinstance(error, Unauthenticated):
+        log_event("caller-unknown", level=logging.WARNING, reason=error.fact)
+        fact = "the request names no caller that counts here"
+    elif status >= PgkeepError.http_status:
         log_event("request-failed", level=logging.ERROR, code=error.code, fact=error.fact)
-        body = {"code": error.code, "fact": "the request could not be served", "hint": ""}
-    else:
-        body = {"code": error.code, "fact": error.fact, "hint": error.advice}
-    return _json(json.dumps({"status": status, **body}), status, "application/problem+json")
+        fact, hint = "the request could not be served", ""
+    problem = Problem(status=status, code=error.code, fact=fact, hint=hint)
+    return _json(problem.model_dump_json(), status, "application/problem+json")
 
 
 def _json(text: str, status: int, media_type: str) -> func.HttpResponse:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if status == Unauthenticated.http_status:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 demands it
     return func.HttpResponse(text, status_code=status, mimetype=media_type, headers=headers)

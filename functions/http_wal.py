@@ -5,8 +5,9 @@ from datetime import datetime
 
 import azure.functions as func
 
-from functions.http_protocol import Body, answer, parse_query, respond
+from functions.http_protocol import Body
 from functions.job_requests import protected_cluster
+from functions.operations import Call, Operation, serve
 from functions.wiring import Services, services
 from shared.catalogue.ports import RecordedFinding
 from shared.domain.cluster import ClusterName, cluster_name
@@ -46,10 +47,13 @@ class ArchivedRange(Body):
 
 
 class ClusterWal(Body):
-    """`freshness` is null until the archive was looked at; its lag is that of now."""
+    """`freshness` is null until the archive was looked at; its lag is that of now. The WAL of
+    commits before `geo_safe_through` is also in the second region.
+    """
 
     cluster: str
     freshness: WalFreshness | None
+    geo_safe_through: datetime | None
     writers: tuple[WalProgress, ...]
     findings: tuple[OpenFinding, ...]
     ranges: tuple[ArchivedRange, ...]
@@ -59,18 +63,12 @@ class WalPage(Body):
     clusters: tuple[ClusterWal, ...]
 
 
-@blueprint.route("wal", methods=["GET"], auth_level=func.AuthLevel.FUNCTION)
-def http_wal(req: func.HttpRequest) -> func.HttpResponse:
-    return answer(lambda: show_wal(services(), req))
-
-
-def show_wal(services: Services, req: func.HttpRequest) -> func.HttpResponse:
+def show_wal(call: Call[WalQuery]) -> WalPage:
     """Of one cluster, or of all that the settings name."""
-    query = parse_query(req, WalQuery)
-    names = [cluster_name(cluster.name) for cluster in services.settings.cluster]
-    if query.cluster is not None:
-        names = [protected_cluster(services, query.cluster)]
-    return respond(WalPage(clusters=tuple(_wal(services, name) for name in names)))
+    names = [cluster_name(cluster.name) for cluster in call.services.settings.cluster]
+    if call.asked.cluster is not None:
+        names = [protected_cluster(call.services, call.asked.cluster)]
+    return WalPage(clusters=tuple(_wal(call.services, name) for name in names))
 
 
 def _wal(services: Services, cluster: ClusterName) -> ClusterWal:
@@ -81,6 +79,7 @@ def _wal(services: Services, cluster: ClusterName) -> ClusterWal:
     return ClusterWal(
         cluster=cluster,
         freshness=seen and replace(seen, lag_seconds=seen.lag_at(services.clock())),
+        geo_safe_through=catalogue.wal_safe_through(cluster),
         writers=tuple(event for event in events if isinstance(event, WalProgress)),
         findings=tuple(
             _finding(recorded)
@@ -112,3 +111,21 @@ def _range(one: WalRange) -> ArchivedRange:
         last_commit=one.last_commit,
         stored_bytes=one.stored_bytes,
     )
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="wal",
+        summary="Show how much WAL is safe, and what is wrong with it",
+        handle=show_wal,
+        asked=WalQuery,
+        answer=WalPage,
+        statuses=(404,),
+    ),
+)
+
+
+@blueprint.route("wal", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+def http_wal(req: func.HttpRequest) -> func.HttpResponse:
+    return serve(OPERATIONS, services, req)
