@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID, uuid5
 
+from functions.expiry_intake import record_expiry
+from functions.guard_watch import guard_backup
 from functions.outbox import send_requested
 from functions.wiring import Services
 from shared.domain.cluster import ClusterName
@@ -22,12 +24,15 @@ from shared.errors import (
 from shared.event_log import log_event
 from shared.jobs.messages import VerifyJob
 from shared.repository import layout
+from shared.repository.backups import BackupNotFound
 from shared.repository.belief import is_unbelievable
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import DrillReport, VerificationReport
+from shared.repository.expiry_documents import ExpiryReport
 from shared.repository.header_verification import verify_header
 from shared.repository.layout import BackupRef
 from shared.repository.reports import read_report
+from shared.repository.tombstones import tombstone_of
 
 _VERIFY_JOBS = UUID("0b6f3f0e-6c55-5a43-9a52-7d1f0c9a4be2")
 
@@ -39,7 +44,9 @@ def take_in_backup(services: Services, name: BlobName) -> None:
 
 
 def take_in_report(services: Services, name: BlobName) -> None:
-    """Record the signed report of a verification or a drill, and those it made of ancestors."""
+    """Record a signed report: of a verification with those it made of ancestors, of a drill, or of
+    a run of `expire` with what follows from it.
+    """
     _believe(services, name, lambda: _record_report(services, name))
 
 
@@ -63,7 +70,13 @@ def request_verification(services: Services, ref: BackupRef, digest: str) -> UUI
 
 def _record_backup(services: Services, name: BlobName) -> None:
     ref = layout.backup_of_document(name)
-    verification = verify_header(services.store, ref, services.pinned)
+    try:
+        verification = verify_header(services.store, ref, services.pinned)
+    except BackupNotFound:
+        if tombstone_of(services.store, ref, services.pinned) is None:
+            raise  # it may not be listed yet: the host tries again
+        log_event("backup-expired-already", cluster=ref.cluster, label=ref.label)
+        return
     services.catalogue.record(verification.cluster, services.clock())
     new = services.catalogue.record(verification, services.clock())
     request_verification(services, ref, verification.backup.digest)
@@ -75,10 +88,14 @@ def _record_backup(services: Services, name: BlobName) -> None:
         new=new,
         findings=[finding.model_dump() for finding in verification.findings],
     )
+    guard_backup(services, ref)
 
 
 def _record_report(services: Services, name: BlobName) -> None:
     stored = read_report(services.store, name, services.pinned)
+    if isinstance(stored.report, ExpiryReport):
+        record_expiry(services, stored, stored.report)
+        return
     # Ancestors first: what is said of this backup builds on what was just found out about them.
     for ancestor in _reports_of_ancestors(stored.report):
         _believe(services, ancestor, partial(_record_one, services, ancestor))
@@ -88,7 +105,8 @@ def _record_report(services: Services, name: BlobName) -> None:
 def _record_one(services: Services, name: BlobName) -> None:
     stored = read_report(services.store, name, services.pinned)
     new = services.catalogue.record(stored, services.clock())
-    log_event("report-recorded", blob=name, label=stored.report.label, new=new)
+    label = None if isinstance(stored.report, ExpiryReport) else stored.report.label
+    log_event("report-recorded", blob=name, label=label, new=new)
 
 
 def _reports_of_ancestors(report: VerificationReport | DrillReport) -> list[BlobName]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functions.finding_news import tell
 from functions.wiring import Services
 from shared.catalogue.ports import Catalogue
+from shared.domain.archived_log import segment_floor
 from shared.domain.cluster import ClusterName, cluster_name
 from shared.domain.finding_rules import FindingScope
 from shared.domain.freshness import WalFreshness, WalSight, freshness
@@ -57,13 +58,25 @@ def _refreshed(services: Services, cluster: ClusterName) -> ArchiveSnapshot:
     began = services.clock()
     try:
         size = _told_segment_size(services, cluster, known)
-        snapshot = refresh(services.store, cluster, known, size)
+        snapshot = _unexpired(services, cluster, refresh(services.store, cluster, known, size))
     except PgkeepError as error:
         level, fact = logging.ERROR, error.fact
         log_event("archive-unread", level=level, cluster=cluster, code=error.code, fact=fact)
         return known or ArchiveSnapshot()
     services.catalogue.put_archive_snapshot(cluster, snapshot, began)
     return snapshot
+
+
+def _unexpired(
+    services: Services, cluster: ClusterName, snapshot: ArchiveSnapshot
+) -> ArchiveSnapshot:
+    """Without the stretches that `expire` left for single backups: between them is no gap."""
+    size = snapshot.segment_size
+    if size is None:
+        return snapshot
+    starts = services.catalogue.wal_starts(cluster)
+    floors = {timeline: segment_floor(lsn, size) for timeline, lsn in starts.items()}
+    return snapshot.model_copy(update={"ranges": snapshot.inventory.since(floors).ranges})
 
 
 def _told_segment_size(

@@ -15,15 +15,19 @@ from uuid import UUID, uuid4
 
 from shared.errors import SettingsInvalid
 from shared.event_log import LOGGER, JsonLines
-from shared.jobs.messages import JOB_QUEUES
+from shared.jobs.messages import EVENT_QUEUE, JOB_QUEUES
 from shared.settings import Settings, load
 
 if TYPE_CHECKING:
     from shared.catalogue.ports import Catalogue
     from shared.jobs.queue import JobQueue
+    from shared.repository.account_policies import PolicyReader
     from shared.repository.blob_store import BlobStore
+    from shared.repository.replication_status import ReplicationStatus
     from shared.repository.signatures import PinnedKeys
 
+# App Service sets it, and nobody may in an app's settings (reference-app-settings of its docs).
+_EASY_AUTH_VARIABLE = "WEBSITE_AUTH_ENABLED"
 _TELEMETRY_VARIABLE = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 # Connections to storage; functions read small documents, one after the other.
 _THREADS = 4
@@ -31,15 +35,25 @@ _THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that a function may touch; `queues` holds the job queues by name."""
+    """Everything that a function may touch; `queues` are those of jobs, `events` that of
+    what workers report.
+
+    `policies` None: nobody may tell what the storage account does by itself. `replication` None: it
+    has no copy in a second region that can be read.
+    `behind_easy_auth`: the platform authenticates callers and strips forged names of them.
+    """
 
     settings: Settings
     store: "BlobStore"
     queues: "Mapping[str, JobQueue]"
+    events: "JobQueue"
     catalogue: "Catalogue"
     pinned: "PinnedKeys"
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]
+    behind_easy_auth: bool = False
+    policies: "PolicyReader | None" = None
+    replication: "ReplicationStatus | None" = None
 
 
 @cache
@@ -61,11 +75,19 @@ def services() -> Services:
         settings=settings,
         store=adapters.blob_store(settings.repository, _THREADS),
         queues={name: adapters.job_queue(settings, name) for name in JOB_QUEUES},
+        events=adapters.job_queue(settings, EVENT_QUEUE),
         catalogue=catalogue,
         pinned=adapters.pinned_keys(settings.keys),
-        clock=lambda: datetime.now(UTC),
+        clock=_now,
         new_id=uuid4,
+        behind_easy_auth=os.environ.get(_EASY_AUTH_VARIABLE, "").lower() == "true",
+        policies=adapters.account_policies(settings.account, _now),
+        replication=adapters.replication_status(settings.repository),
     )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _observe() -> None:

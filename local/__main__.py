@@ -10,13 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
+from functions.callers import Role
 from local import stack, stack_directory
+from local.access_tokens import sign_token
 from local.benchmark.command import benchmark
 from local.configuration import DATABASE
 from local.demo import run_demo
@@ -24,8 +27,8 @@ from local.document_database.heartbeat import beating
 from local.document_database.load import load
 from local.processes import CHECKOUT, Program, wait_until
 from local.rpo.command import rpo
-from local.stack_directory import START_LOG
-from shared.errors import PgkeepError, Unavailable
+from local.stack_directory import START_LOG, StackDirectory
+from shared.errors import NotFound, PgkeepError, Unavailable
 
 # As in production: the dispatcher each minute, the watch over WAL every five, the reconciler each
 # hour.
@@ -55,6 +58,13 @@ class StackDidNotStart(Unavailable):
 
     code = "stack-did-not-start"
     hint = "Run `up` without --detach to watch it."
+
+
+class NoStackHere(NotFound):
+    """A folder in which no stack was ever started."""
+
+    code = "stack-absent"
+    hint = "Start one with `python -m local up --dir DIR`."
 
 
 @app.command()
@@ -99,6 +109,22 @@ def demo(
     with interruptible():
         if not run_demo(dir, megabytes):
             raise typer.Exit(1)
+
+
+@app.command()
+def token(
+    dir: Directory,  # noqa: A002 - the option's name
+    role: Annotated[list[Role], typer.Option("--role", help="May be given more than once.")],
+    *,
+    name: Annotated[str, typer.Option(help="Who calls; another name is another person.")] = "local",
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="How long it is valid.")] = 8,
+) -> None:
+    """Print a token for the HTTP interface of the stack in a folder."""
+    key = StackDirectory(dir.absolute(), dir.absolute()).access_key
+    if not key.exists():
+        raise NoStackHere(f"{dir} holds no key that signs tokens")
+    now, lifetime = datetime.now(UTC), timedelta(hours=hours)
+    print(sign_token(key, name=name, roles=role, now=now, lifetime=lifetime))
 
 
 app.command()(benchmark)

@@ -8,6 +8,7 @@ from pathlib import Path
 from local.azurite import EmulatedAccount
 from local.document_database import heartbeat
 from local.document_database.load import TABLES, VALIDATION_SQL
+from shared.settings import Schedule
 from worker.keys.generate import KeyPair, KeySet
 
 CLUSTER = "main"
@@ -32,10 +33,12 @@ class StackConfiguration:
     catalogue_dsn: str
     storage: EmulatedAccount
     keys: KeySet
+    access_public_key: Path
     scratch: Path
     wal_socket: Path
     wal_spool: Path
     programs: Path
+    account_policies: Path
     run_as: str | None
 
 
@@ -52,8 +55,8 @@ def pgkeep_toml(stack: StackConfiguration) -> str:
         "tables": [f"{DATABASE}.public.{table}" for table in TABLES],
         "validation_sql": VALIDATION_SQL,
         "heartbeat": f"{DATABASE}.{heartbeat.TABLE}",
-        # Incrementals come when somebody asks: a stack may be younger than its first tick.
-        "schedule": {"full": FULL_SCHEDULE, "incremental": False},
+        # All else comes when somebody asks: a stack shows the same at whatever hour it is used.
+        "schedule": {**dict.fromkeys(Schedule.model_fields, False), "full": FULL_SCHEDULE},
         "wal": {"flush_seconds": _FLUSH_S},
     }
     wal: dict[str, Toml] = {
@@ -68,8 +71,10 @@ def pgkeep_toml(stack: StackConfiguration) -> str:
             "[repository]",
             {"type": "azure", **account_section(stack.storage, stack.storage.blob_url)},
         ),
+        toml_table("[account]", {"type": "recorded", "path": stack.account_policies}),
         toml_table("[queues]", account_section(stack.storage, stack.storage.queue_url)),
         toml_table("[catalogue]", {"dsn": stack.catalogue_dsn}),
+        toml_table("[access]", {"type": "local", "public_key": stack.access_public_key}),
         toml_table("[keys]", keys_section(stack.keys)),
         toml_table("[wal]", wal),
         toml_table("[drill]", drill),

@@ -3,8 +3,10 @@
 A database that keeps changing is backed up because a timer says so, and three times more, each
 time only what changed, because somebody asks over HTTP. Every backup is verified and catalogued
 because its upload says so; a drill restores the chain in place and proves it. WAL is received all
-the while. Then somebody empties a table; a copy is recovered to the second before, and a last drill
-measures what would be lost if the source were lost now.
+the while. A lifecycle rule that would delete the chain's full backup is planted in the account, and
+caught. Then somebody empties a table; a copy is recovered to the second before, and a last drill
+measures what would be lost if the source were lost now. At the end retention shows what it would
+delete in five weeks, and deletes nothing.
 """
 
 import time
@@ -15,6 +17,7 @@ from rich.console import Console
 
 from local import stack, stack_directory
 from local.configuration import DATABASE
+from local.demo_guard import catch_a_bad_rule, rehearse_retention
 from local.demo_printed import print_report
 from local.demo_progress import Steps
 from local.demo_report import summarise
@@ -39,7 +42,7 @@ from shared.errors import PgkeepError
 SCHEDULES = {
     "PGKEEP_DISPATCH_SCHEDULE": "*/2 * * * * *",
     "PGKEEP_FRESHNESS_SCHEDULE": "*/5 * * * * *",
-    "PGKEEP_RECONCILE_SCHEDULE": "0 */5 * * * *",
+    "PGKEEP_RECONCILE_SCHEDULE": "*/5 * * * * *",
 }
 REPORT = "report.json"
 
@@ -77,6 +80,9 @@ def _play(directory: StackDirectory, steps: Steps, megabytes: int, played: Playe
             edges = parts.enter_context(stack.running_edges(directory, servers, SCHEDULES))
         stage = Stage.of(servers, edges)
         label = _back_up_chain(stage, steps, played)
+        with steps.step("a bad lifecycle rule is caught") as step:
+            played.caught = catch_a_bad_rule(stage, directory.account_policies, time.monotonic)
+            step.update(1, 1, f"after {played.caught.opened_after_s:.1f} s")
         with steps.step("HTTP: drill of the chain") as step:
             played.drills.append(await_drill(stage, step, label))
             played.catalogued[label] = await_proof(stage, label)
@@ -89,6 +95,9 @@ def _play(directory: StackDirectory, steps: Steps, megabytes: int, played: Playe
             played.rescue = rescue(directory, servers, mistake)
         with steps.step("HTTP: drill to the latest") as step:
             played.drills.append(await_drill(stage, step, label, latest=True))
+        with steps.step("retention in five weeks, dry run") as step:
+            played.rehearsal = rehearse_retention(servers.config)
+            step.update(1, 1, f"{len(played.rehearsal.goes)} backups would go")
 
 
 def _back_up_chain(stage: Stage, steps: Steps, played: Played) -> str:

@@ -1,4 +1,4 @@
-"""The demo as a caller of the function app: HTTP with a function key, JSON both ways."""
+"""The demo as a caller of the function app: HTTP with a token, JSON both ways."""
 
 import json
 from contextlib import closing
@@ -18,9 +18,9 @@ class FunctionAppRefused(Unavailable):
     hint = "functions.log in the demo's folder tells why."
 
 
-def call(url: str, key: str, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
+def call(url: str, token: str, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
     """The answer's JSON. Raises FunctionAppRefused unless the status is 2xx."""
-    headers = {"x-functions-key": key, "content-type": "application/json"}
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     content = None if body is None else json.dumps(body)
     try:
         with closing(HTTPConnection(urlsplit(url).netloc, timeout=_PATIENCE_S)) as connection:

@@ -6,7 +6,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from local.demo_report import BackupSummary, DemoReport, DrillSummary, RecoverySummary
+from local.demo_report import (
+    BackupSummary,
+    DemoReport,
+    DrillSummary,
+    GuardSummary,
+    RecoverySummary,
+    RetentionSummary,
+)
 
 _MB = 1_000_000
 _BAR = 30
@@ -24,6 +31,10 @@ def print_report(console: Console, report: DemoReport) -> None:
             console.print(_rows_table(drill))
     if report.recovery is not None:
         console.print(_recovery_table(report.recovery))
+    if report.guard is not None:
+        console.print(_guard_table(report.guard))
+    if report.retention is not None:
+        console.print(_retention_table(report.retention))
     style = "bold green" if report.verdict == "proven" else "bold red"
     rto = "" if report.rto_s is None else f"  RTO {report.rto_s:.1f} s"
     rpo = "" if report.rpo_s is None else f"  RPO {report.rpo_s:.1f} s"
@@ -73,6 +84,33 @@ def _recovery_table(recovery: RecoverySummary) -> Table:
         ("content", "equal (SHA-256 of all rows)" if recovery.equal else "NOT EQUAL"),
         ("time until it answered", f"{recovery.rto_s:.1f} s"),
         ("of it in seconds", phases),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _guard_table(guard: GuardSummary) -> Table:
+    table = _table("A lifecycle rule that would delete the chain's full backup", "", "")
+    for name, value in (
+        ("finding", guard.code),
+        ("it says", guard.fact),
+        ("would be lost", guard.labels),
+        ("what to do", guard.action),
+        ("opened after", f"{guard.opened_after_s:.1f} s"),
+        ("closed after the rule had gone", f"{guard.closed_after_s:.1f} s"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _retention_table(retention: RetentionSummary) -> Table:
+    table = _table(f"Retention, as if it were {retention.at:%F}: nothing is deleted", "", "")
+    for name, value in (
+        ("would go", ", ".join(retention.goes) or "nothing"),
+        ("would stay", f"{retention.stays} backups"),
+        ("because", "; ".join(retention.reasons)),
+        ("would be freed", f"{retention.freed_bytes / _MB:.1f} MB"),
+        ("refused", retention.refused or "no"),
     ):
         table.add_row(name, value)
     return table

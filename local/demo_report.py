@@ -4,6 +4,7 @@ from datetime import UTC
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from local.demo_guard import CODE, Caught, Rehearsal
 from local.demo_rescue import Rescue
 from local.demo_verdict import Played, verdict_of
 from local.document_database import mistake
@@ -100,6 +101,28 @@ class RecoverySummary(Part):
     phases: dict[str, float]
 
 
+class GuardSummary(Part):
+    """A planted lifecycle rule: what was said of it, and seconds until it was, and was closed."""
+
+    code: str
+    fact: str
+    action: str
+    labels: str
+    opened_after_s: float
+    closed_after_s: float
+
+
+class RetentionSummary(Part):
+    """A dry run of retention as if it were `at`: labels that would go, and why others stay."""
+
+    at: AwareDatetime
+    goes: tuple[str, ...]
+    stays: int
+    freed_bytes: int
+    refused: str | None
+    reasons: tuple[str, ...]
+
+
 class DemoReport(Part):
     """`verdict` is "proven", or says why not; `rto_s` and `rpo_s` are those of the last drill."""
 
@@ -113,6 +136,8 @@ class DemoReport(Part):
     backups: tuple[BackupSummary, ...]
     drills: tuple[DrillSummary, ...]
     recovery: RecoverySummary | None
+    guard: GuardSummary | None
+    retention: RetentionSummary | None
 
 
 def summarise(played: Played, seconds: float) -> DemoReport:
@@ -129,6 +154,30 @@ def summarise(played: Played, seconds: float) -> DemoReport:
         backups=tuple(_backup(document, played) for document in played.backups),
         drills=tuple(map(_drill, played.drills)),
         recovery=None if played.rescue is None else _recovery(played.rescue),
+        guard=None if played.caught is None else _guard(played.caught),
+        retention=None if played.rehearsal is None else _retention(played.rehearsal),
+    )
+
+
+def _guard(caught: Caught) -> GuardSummary:
+    return GuardSummary(
+        code=CODE,
+        fact=caught.fact,
+        action=caught.action,
+        labels=caught.labels,
+        opened_after_s=round(caught.opened_after_s, 1),
+        closed_after_s=round(caught.closed_after_s, 1),
+    )
+
+
+def _retention(rehearsal: Rehearsal) -> RetentionSummary:
+    return RetentionSummary(
+        at=rehearsal.at,
+        goes=rehearsal.goes,
+        stays=rehearsal.stays,
+        freed_bytes=rehearsal.freed_bytes,
+        refused=rehearsal.refused,
+        reasons=rehearsal.reasons,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from local.demo_guard import Caught, Rehearsal
 from local.demo_rescue import Rescue
 from local.document_database.load import LoadedDatabase
 from local.document_database.workload import Activity
@@ -30,11 +31,14 @@ class Played:
     catalogued: dict[str, dict[str, Any]] = field(default_factory=dict)
     drills: list[DrillReport] = field(default_factory=list)
     rescue: Rescue | None = None
+    caught: Caught | None = None
+    rehearsal: Rehearsal | None = None
     reason: str = "the demo did not come to a verdict"
 
 
 def verdict_of(played: Played) -> str:
-    """Proven: both drills say so, the catalogue agrees, and not a row of the mistake is missing.
+    """Proven: both drills say so, the catalogue agrees, not a row of the mistake is missing, and
+    the guard has seen the bad rule.
 
     And what was drilled was a chain: a full backup in the place of an incremental proves no chain.
     """
@@ -45,6 +49,8 @@ def verdict_of(played: Played) -> str:
         found, lost = played.rescue.found.rows, played.rescue.mistake.lost.rows
         return f"not recovered: {found} rows found, {lost} were lost, or not the same ones"
     if len(played.drills) < DRILLS or played.rescue is None:
+        return played.reason
+    if played.caught is None or played.rehearsal is None:
         return played.reason
     if problem := _broken_chain(played.backups):
         return problem

@@ -68,7 +68,7 @@ class Stage:
         return cls(edges, settings, PostgresCatalogue(dsn))
 
     def ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
-        return call(self.edges.url, self.edges.key, method, path, body)
+        return call(self.edges.url, self.edges.token(), method, path, body)
 
     def read_backup(self, label: str) -> BackupDocument:
         """From the repository: the catalogue is only its index."""

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
 from local import postgres_programs
+from local.access_tokens import make_access_key, sign_token
+from local.account_policies import write_policies
 from local.azurite import Azurite, EmulatedAccount
 from local.configuration import CLUSTER, DATABASE, StackConfiguration, host_settings, pgkeep_toml
 from local.postgres_initdb import BACKUP_USER, SUPERUSER, ClusterOptions, write_passfile
@@ -65,16 +67,17 @@ class Servers:
 class Edges:
     """Functions host, worker and WAL receiver.
 
-    `url` is where HTTP functions answer; the key's file is 0600.
+    `url` is where HTTP functions answer whoever has a token; the key that signs those is 0600.
     """
 
     url: str
-    key_file: Path
+    access_key: Path
     programs: tuple[Program, ...]
 
-    @property
-    def key(self) -> str:
-        return self.key_file.read_text("ascii")
+    def token(self, role: str = "operator", name: str = "local") -> str:
+        """For one call or a few."""
+        now, lifetime = datetime.now(UTC), timedelta(minutes=5)
+        return sign_token(self.access_key, name=name, roles=[role], now=now, lifetime=lifetime)
 
     def check(self) -> None:
         """Raises PartFailed when one of them has ended."""
@@ -124,7 +127,7 @@ def running_edges(
         program(_verb(servers, "wal", "receive", CLUSTER), directory.log("wal")) as receiver,
     ):
         url = host.wait_for_text(state / "url", _START_S)
-        yield Edges(url, state / "host_key", (host, worker, receiver))
+        yield Edges(url, directory.access_key, (host, worker, receiver))
 
 
 def endpoints(directory: StackDirectory, servers: Servers, edges: Edges) -> dict[str, str]:
@@ -139,7 +142,7 @@ def endpoints(directory: StackDirectory, servers: Servers, edges: Edges) -> dict
         "blob_url": servers.storage.blob_url,
         "queue_url": servers.storage.queue_url,
         "functions_url": edges.url,
-        "functions_key_file": str(edges.key_file),
+        "access_key": str(edges.access_key),
     }
 
 
@@ -160,13 +163,16 @@ def _configure(
             catalogue_dsn=_dsn(catalogue, SUPERUSER, _CATALOGUE),
             storage=storage,
             keys=generate_key_set(directory.keys),
+            access_public_key=make_access_key(directory.access_key),
             scratch=directory.scratch,
             wal_socket=directory.wal_socket,
             wal_spool=directory.wal_spool,
             programs=programs,
+            account_policies=directory.account_policies,
             run_as=None if account is None else account.name,
         )
     )
+    write_policies(directory.account_policies)
     (directory.root / "bin").symlink_to(programs)  # psql and the like, for whoever looks around
     directory.config.touch(0o600)
     directory.config.write_text(text, "utf-8")

@@ -56,8 +56,18 @@ class StackDirectory:
         return self.root / "pgkeep.toml"
 
     @property
+    def account_policies(self) -> Path:
+        """What the storage account would do by itself, see local.account_policies."""
+        return self.root / "account-policies.json"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys"
+
+    @property
+    def access_key(self) -> Path:
+        """What `python -m local token` signs with."""
+        return self.root / "access.pem"
 
     @property
     def host_state(self) -> Path:

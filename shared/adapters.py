@@ -1,7 +1,7 @@
 """From settings to adapters: what both composition roots need alike, in one place."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,11 +14,22 @@ from shared.jobs.blob_lease import open_blob_leases
 from shared.jobs.file_lease import FileLeases
 from shared.jobs.lease import LeaseStore
 from shared.repository import layout
+from shared.repository.account_policies import PolicyReader
+from shared.repository.arm_account_policies import account_id, open_account_policies
 from shared.repository.azure_blob_store import AzureBlobStore, open_blob_store
-from shared.repository.azure_credentials import CredentialKind, credential_for
+from shared.repository.azure_credentials import (
+    CredentialKind,
+    credential_for,
+    token_credential,
+)
+from shared.repository.azure_replication_status import open_replication_status
 from shared.repository.blob_store import BlobStore
 from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.pinned_keys import PinnedKey, key_fingerprint
+from shared.repository.read_only_store import ReadOnlyStore
+from shared.repository.recorded_account_policies import RecordedAccountPolicies
+from shared.repository.recorded_replication_status import RecordedReplicationStatus
+from shared.repository.replication_status import ReplicationStatus
 from shared.repository.signatures import PinnedKeys
 
 
@@ -31,6 +42,32 @@ def blob_store(repository: s.AzureRepository | s.DirectoryRepository, threads: i
         create_containers(repository)
         return DirectoryBlobStore(repository.path)
     return _azure_store(repository, threads)
+
+
+def secondary_store(
+    repository: s.AzureRepository | s.DirectoryRepository, threads: int
+) -> BlobStore | None:
+    """The copy in the second region; None without one. Raises as `blob_store` does."""
+    if isinstance(repository, s.DirectoryRepository) or repository.secondary_url is None:
+        return None
+    return ReadOnlyStore(_azure_store(repository, threads, repository.secondary_url))
+
+
+def replication_status(
+    repository: s.AzureRepository | s.DirectoryRepository,
+) -> ReplicationStatus | None:
+    """None where nothing is replicated. Raises AccountUrlInvalid; sends nothing."""
+    if isinstance(repository, s.DirectoryRepository):
+        return None
+    if repository.replication_record is not None:
+        return RecordedReplicationStatus(repository.replication_record)
+    if repository.secondary_url is None:
+        return None
+    return open_replication_status(
+        repository.secondary_url,
+        azure_credential(repository.credential, repository.account_url),
+        ca_file=_text(repository.ca_file),
+    )
 
 
 def create_containers(repository: s.AzureRepository | s.DirectoryRepository) -> None:
@@ -72,6 +109,23 @@ def job_queue(settings: s.Settings, name: str, *, retry: RetryBudget | None = No
     )
 
 
+def account_policies(
+    account: s.ArmAccount | s.RecordedAccount | None, clock: Callable[[], datetime]
+) -> PolicyReader | None:
+    """None when the settings have no section [account]. Raises SettingsInvalid; sends nothing."""
+    if account is None:
+        return None
+    if isinstance(account, s.RecordedAccount):
+        return PolicyReader(RecordedAccountPolicies(account.path), clock, fresh_for=timedelta())
+    identity = account.credential
+    policies = open_account_policies(
+        account_id(account.subscription_id, account.resource_group, account.name),
+        token_credential(CredentialKind(identity.kind), client_id=identity.client_id),
+        endpoint=account.endpoint,
+    )
+    return PolicyReader(policies, clock, fresh_for=timedelta(seconds=account.fresh_seconds))
+
+
 def pinned_keys(keys: s.Keys) -> PinnedKeys:
     """Raises SettingsInvalid for a file that cannot be read, PinnedKeyInvalid for its content."""
     pinned = {}
@@ -98,9 +152,12 @@ def azure_credential(credential: s.Credential, account_url: str) -> Credential:
     )
 
 
-def _azure_store(repository: s.AzureRepository, threads: int) -> AzureBlobStore:
+def _azure_store(
+    repository: s.AzureRepository, threads: int, url: str | None = None
+) -> AzureBlobStore:
+    """At the account's own address, or at that of its secondary: both take the same credential."""
     return open_blob_store(
-        repository.account_url,
+        url or repository.account_url,
         azure_credential(repository.credential, repository.account_url),
         ca_file=_text(repository.ca_file),
         threads=threads,

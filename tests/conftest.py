@@ -2,10 +2,12 @@
 
 pytest_plugins = [
     "tests.harness.azurite",
+    "tests.harness.both_catalogues",
     "tests.harness.chain_random",
     "tests.harness.fixed_clock",
     "tests.harness.postgres_clusters",
     "tests.harness.roomy_place",
+    "tests.harness.simulation_seeds",
     "tests.harness.tcp_proxy",
     "tests.harness.worker_services",
     "tests.harness.chain_site",

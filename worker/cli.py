@@ -15,8 +15,8 @@ from shared.domain.cluster import cluster_name
 from shared.domain.recovery_target import TargetAction
 from shared.errors import InvalidInput
 from shared.repository.backups import find_backup
-from worker import cli_files, cli_wal, job_runner, wiring
-from worker.cli_session import Cluster, Config, Json, open_services
+from worker import cli_files, cli_upkeep, cli_wal, job_runner, wiring
+from worker.cli_session import Cluster, Config, FromSecondary, Json, open_services
 from worker.commands import (
     backup,
     catalogue_rebuild,
@@ -25,9 +25,11 @@ from worker.commands import (
     list_backups,
     printed,
     printed_recovery,
+    printed_upkeep,
     printed_wal,
     recovery_rates,
     restore,
+    settings_check,
     verify,
     wal_state,
 )
@@ -46,6 +48,9 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="Make keys for development and escrow.")
 catalogue_app = typer.Typer(no_args_is_help=True, help="The index that blobs can rebuild.")
 app.command("extract")(cli_files.extract_command)
+app.command("expire")(cli_upkeep.expire_command)
+app.command("maintenance")(cli_upkeep.maintenance_command)
+app.command("audit")(cli_upkeep.audit_command)
 app.add_typer(cli_wal.app, name="wal")
 app.add_typer(keys_app, name="keys")
 app.add_typer(catalogue_app, name="catalogue")
@@ -139,6 +144,7 @@ def verify_command(
     whole_chain: Annotated[
         bool, typer.Option("--whole-chain", help="Read every link again, proved before or not.")
     ] = False,
+    from_secondary: FromSecondary = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -146,7 +152,7 @@ def verify_command(
 
     Of the backups that an incremental one builds on, those are read that no report proves yet.
     """
-    with open_services(config, quiet=json) as services:
+    with open_services(config, quiet=json, from_secondary=from_secondary) as services:
         ref = find_backup(services.store, cluster_name(cluster), label)
         report = verify.verify(services, ref, deep=not ciphertext_only, whole_chain=whole_chain)
         printed.verification(report, as_json=json)
@@ -172,6 +178,7 @@ def restore_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     tablespace_mapping: Mapping = None,
     owner: Owner = None,
+    from_secondary: FromSecondary = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -181,7 +188,7 @@ def restore_command(
     """
     to = TargetOptions(to_time, to_lsn, to_xid, to_name, to_latest, immediate)
     wanted = to.request(exclusive=exclusive, timeline=timeline, action=target_action)
-    with open_services(config, quiet=json) as services:
+    with open_services(config, quiet=json, from_secondary=from_secondary) as services:
         request = restore.RestoreRequest(
             cluster=cluster_name(cluster),
             label=label,
@@ -209,12 +216,13 @@ def drill_command(
         str | None,
         typer.Option("--to", help="latest, random, or an instant; default: the backup's end."),
     ] = None,
+    from_secondary: FromSecondary = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Prove a backup: restore it into a throw-away instance and check it. Exit 5 when it fails."""
     with open_services(config, quiet=json) as services:
-        request = drill.DrillRequest(label=label, target=to)
+        request = drill.DrillRequest(label, target=to, from_secondary=from_secondary)
         report = drill.drill(services, services.settings.cluster_named(cluster), request)
         printed_recovery.drill_report(report, as_json=json)
         if report.verdict != "proven":
@@ -224,11 +232,12 @@ def drill_command(
 @app.command("list")
 def list_command(
     cluster: Annotated[str | None, typer.Argument(help="Only this cluster.")] = None,
+    from_secondary: FromSecondary = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """List the backups in the repository."""
-    with open_services(config, quiet=True) as services:
+    with open_services(config, quiet=True, from_secondary=from_secondary) as services:
         name = None if cluster is None else cluster_name(cluster)
         printed.backups(list(list_backups.list_all(services, name)), as_json=json)
 
@@ -267,10 +276,20 @@ def check_command(
     create_containers: Annotated[
         bool, typer.Option("--create-containers", help="First make those that are missing.")
     ] = False,
+    settings_only: Annotated[
+        bool, typer.Option("--settings-only", help="Only the file, and what it promises.")
+    ] = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Check everything a backup and a drill will need. Exit 3 when something would fail."""
+    """Check everything a backup and a drill will need. Exit 3 when something would fail.
+
+    Settings that do not read are exit status 2, with file, line and key.
+    """
+    if settings_only:
+        found = settings_check.effective_policies(wiring.load_settings(config), wiring.now())
+        printed_upkeep.policies(found, as_json=json)
+        return
     with open_services(config, quiet=True) as services:
         if create_containers:
             adapters.create_containers(services.settings.repository)
@@ -290,7 +309,9 @@ def run_command(
 ) -> None:
     """Do the jobs on the queues until told to stop: what the container runs."""
     with open_services(config, quiet=True) as services:
-        job_runner.run(services, queue or [], once=once, stop=wiring.stop_signal())
+        job_runner.run(
+            services, queue or [], once=once, stop=wiring.job_stop_signal(job_runner.GRACE_S)
+        )
 
 
 @catalogue_app.command("rebuild")

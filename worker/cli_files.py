@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from shared.domain.cluster import cluster_name
-from worker.cli_session import Cluster, Config, Json, open_services
+from worker.cli_session import Cluster, Config, FromSecondary, Json, open_services
 from worker.commands.extract import ExtractRequest, extract
 from worker.commands.printed_recovery import extract_outcome
 
@@ -25,6 +25,7 @@ def extract_command(
     owner: Annotated[
         str | None, typer.Option("--owner", help="Account for the files, when run as root.")
     ] = None,
+    from_secondary: FromSecondary = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -32,7 +33,7 @@ def extract_command(
 
     A path of a directory means everything below it. What comes out is never a data directory.
     """
-    with open_services(config, quiet=json) as services:
+    with open_services(config, quiet=json, from_secondary=from_secondary) as services:
         request = ExtractRequest(
             cluster_name(cluster), label, to.absolute(), tuple(map(os.fsencode, paths)), owner
         )

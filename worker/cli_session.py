@@ -9,6 +9,7 @@ import typer
 
 from worker import wiring
 from worker.commands import printed
+from worker.commands.secondary import from_secondary as reading_there
 from worker.commands.services import Services
 
 Config = Annotated[
@@ -16,10 +17,21 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 Cluster = Annotated[str, typer.Argument(help="Name of the cluster in the settings.")]
+FromSecondary = Annotated[
+    bool,
+    typer.Option("--from-secondary", help="Read the copy in the second region; nothing else."),
+]
 
 
 @contextmanager
-def open_services(config: Path | None, *, quiet: bool) -> Iterator[Services]:
+def open_services(
+    config: Path | None, *, quiet: bool, from_secondary: bool = False
+) -> Iterator[Services]:
     """Services of one command, with progress bars unless `quiet`."""
     with printed.progress_bars(quiet=quiet) as progress:
-        yield wiring.services(wiring.load_settings(config), progress)
+        services = wiring.services(wiring.load_settings(config), progress)
+        if from_secondary:
+            services = reading_there(services)
+        if services.elsewhere:
+            printed.secondary(services.elsewhere.last_sync_time)
+        yield services

@@ -3,7 +3,7 @@
 import typer
 
 from worker import wiring
-from worker.cli_session import Cluster, Config, open_services
+from worker.cli_session import Cluster, Config, FromSecondary, open_services
 from worker.commands import wal_agent, wal_receive
 
 # Azure Container Apps kills 30 s after SIGTERM. What is not acknowledged by then PostgreSQL has.
@@ -21,8 +21,13 @@ def receive_command(cluster: Cluster, config: Config = None) -> None:
 
 
 @app.command("agent")
-def agent_command(cluster: Cluster, config: Config = None) -> None:
-    """Serve `pgkeep-wal push` and `fetch` on this host until told to stop."""
-    with open_services(config, quiet=True) as services:
+def agent_command(
+    cluster: Cluster, from_secondary: FromSecondary = False, config: Config = None
+) -> None:
+    """Serve `pgkeep-wal push` and `fetch` on this host until told to stop.
+
+    With --from-secondary it only gives WAL back, and refuses to take any.
+    """
+    with open_services(config, quiet=True, from_secondary=from_secondary) as services:
         settings = services.settings.cluster_named(cluster)
         wal_agent.run_agent(services, settings, stop=wiring.stop_signal(_GRACE_S))

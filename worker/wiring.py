@@ -36,15 +36,24 @@ def services(settings: s.Settings, progress: Progress) -> Services:
     return Services(
         settings=settings,
         store=adapters.blob_store(settings.repository, threads),
-        leases=adapters.leases(settings.repository, _now),
+        leases=adapters.leases(settings.repository, now),
         pinned=adapters.pinned_keys(settings.keys),
         key_ring=_key_ring(settings.keys),
         signer=None if settings.keys.signing is None else _signer(settings.keys.signing),
-        clocks=Clocks(now=_now, monotonic=time.monotonic),
+        clocks=Clocks(now=now, monotonic=time.monotonic),
         random=secrets.token_bytes,
         host=f"{socket.gethostname()}/{os.getpid()}",
         progress=progress,
+        secondary=adapters.secondary_store(settings.repository, threads),
+        replication=adapters.replication_status(settings.repository),
     )
+
+
+class Interrupted(BaseException):
+    """The grace of a job that was asked to go is over, raised wherever it is.
+
+    No error that anybody may handle or retry: what it passes through cleans up and lets it pass.
+    """
 
 
 def stop_signal(grace_s: int = 0) -> threading.Event:
@@ -64,7 +73,20 @@ def stop_signal(grace_s: int = 0) -> threading.Event:
     return stop
 
 
-def _now() -> datetime:
+def job_stop_signal(grace_s: int) -> threading.Event:
+    """As `stop_signal`; but the main thread gets Interrupted, so that leases are given up, and
+    throw-away instances and connections closed.
+    """
+    stop = stop_signal(grace_s)
+    signal.signal(signal.SIGALRM, _interrupt)
+    return stop
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
+
+
+def now() -> datetime:
     return datetime.now(UTC)
 
 

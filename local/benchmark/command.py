@@ -11,7 +11,7 @@ from local.benchmark.contest import Contest, Subject, run_contest
 from local.benchmark.printed import print_report
 
 REPORT = Path(".benchmark/report.json")
-_UNASKED = (Subject.BACKUP, Subject.WAL, Subject.CHAIN)
+_UNASKED = (Subject.BACKUP, Subject.WAL, Subject.CHAIN, Subject.CONTROL)
 _BACKUP_GB, _CHAIN_GB = 1.5, 1.0
 
 

@@ -12,6 +12,8 @@ from local.benchmark import pg_basebackup, pgbackrest, pgkeep, zstd_bound
 from local.benchmark.chain.contest import OLDEST_MAJOR, ChainContest, run_chain_contest
 from local.benchmark.chain.pgbackrest import copies_whole_files
 from local.benchmark.chain.report import ChainReport, ChainRow
+from local.benchmark.control.contest import run_control_contest
+from local.benchmark.control.report import ControlRow
 from local.benchmark.machine import describe_machine, versions
 from local.benchmark.place import Place, benchmark_place
 from local.benchmark.report import Operation, Report, Row, disturbed, make_row
@@ -42,6 +44,7 @@ class Subject(StrEnum):
     BACKUP = "backup"
     WAL = "wal"
     CHAIN = "chain"
+    CONTROL = "control"
     RPO = "rpo"
 
 
@@ -85,6 +88,7 @@ def run_contest(contest: Contest, now: datetime, say: Say) -> Report:
         rows, size = _backups(place, programs, contest, peer, say)
         wal = _wal(place, programs, contest, peer, say)
         chain = _chain(place, contest, peer, say)
+        control = _control(programs, contest, say)
         remarks = (*_remarks(peer, major, place), *_disturbances(rows, chain), *_old(chain, peer))
     return Report(
         date=now,
@@ -95,6 +99,7 @@ def run_contest(contest: Contest, now: datetime, say: Say) -> Report:
         rows=rows,
         wal=wal,
         chain=chain,
+        control=control,
         rpo=_rpo(contest, say),
         remarks=remarks,
     ).compared()
@@ -147,6 +152,12 @@ def _chain(place: Place, contest: Contest, peer: str | None, say: Say) -> ChainR
     return run_chain_contest(
         place, ChainContest(programs, peers, contest.chain_bytes, contest.runs), say
     )
+
+
+def _control(programs: Path, contest: Contest, say: Say) -> tuple[ControlRow, ...]:
+    if Subject.CONTROL not in contest.subjects:
+        return ()
+    return tuple(run_control_contest(programs, contest.runs, say))
 
 
 def _rpo(contest: Contest, say: Say) -> RpoReport | None:

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from local.benchmark.chain.printed import print_chain
+from local.benchmark.control.printed import print_control
 from local.benchmark.report import Operation, Report, Row
 from local.benchmark.wal.report import WalOperation, WalRow
 from local.rpo.report import print_rpo
@@ -24,6 +25,8 @@ def print_report(report: Report, console: Console) -> None:
         _print_wal(report.wal, console)
     if report.chain is not None:
         print_chain(report.chain, console)
+    if report.control:
+        print_control(report.control, console)
     if report.rpo is not None:
         print_rpo(report.rpo, console)
     _print_circumstances(report, console)

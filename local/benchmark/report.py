@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from local.benchmark.chain.report import ChainReport, ChainRow
+from local.benchmark.control.report import ControlRow
 from local.benchmark.measure import Usage
 from local.benchmark.wal.report import WalRow
 from local.rpo.report import RpoReport
@@ -70,6 +71,7 @@ class Report(Part):
     rows: tuple[Row, ...]
     wal: tuple[WalRow, ...] = ()
     chain: ChainReport | None = None
+    control: tuple[ControlRow, ...] = ()
     rpo: RpoReport | None = None
     remarks: tuple[str, ...]
 

@@ -44,6 +44,7 @@ class QueueTrigger:
         self._name = resolve(str(function.trigger["queueName"]), settings)
         self._service = open_queues(str(function.trigger["connection"]), settings)
         self._queue = self._service.get_queue_client(self._name)
+        self._is_poison_queue = self._name.endswith("-poison")
         self._running: list[Running] = []
 
     def poll(self) -> None:
@@ -74,8 +75,9 @@ class QueueTrigger:
 
     def _start(self, message: Received) -> None:
         body = _decode(str(message.content))
-        # More deliveries than tries: a host died over it without counting.
-        if body is None or (message.dequeue_count or 0) > self._host.max_dequeue_count:
+        if self._is_poison_queue and body is None:
+            return  # nobody can read it, and there is no queue beyond: it stays
+        if body is None or self._died_over(message):
             self._set_aside(message, body)
             return
         value = QueueMessage(
@@ -89,6 +91,11 @@ class QueueTrigger:
         )
         future = self._pool.submit(invoke, self._function, value)
         self._running.append(Running(message, future, time.monotonic()))
+
+    def _died_over(self, message: Received) -> bool:
+        """More deliveries than tries: a host ended without counting."""
+        tries = self._host.max_dequeue_count
+        return not self._is_poison_queue and (message.dequeue_count or 0) > tries
 
     def _over(self, item: Running) -> bool:
         """Also when storage refuses: the message then comes back, as at-least-once allows."""
@@ -104,6 +111,8 @@ class QueueTrigger:
             return False
         if item.future.exception() is None:
             self._queue.delete_message(item.message)
+        elif self._is_poison_queue:
+            pass  # there is no other queue beyond it: the message comes back when it is visible
         elif (item.message.dequeue_count or 0) >= self._host.max_dequeue_count:
             self._set_aside(item.message, _decode(str(item.message.content)))
         else:

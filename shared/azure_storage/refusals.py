@@ -84,6 +84,7 @@ _MEANINGS: dict[str, _Meaning] = {
     # The answer to an identity that may add but not overwrite.
     "UnauthorizedBlobOverwrite": _TAKEN,
     "BlobImmutableDueToPolicy": _Meaning(BlobImmutable, "is kept by an immutability policy"),
+    "BlobImmutableDueToLegalHold": _Meaning(BlobImmutable, "is kept by a legal hold"),
     "BlobArchived": _ARCHIVED,
     "BlobBeingRehydrated": _ARCHIVED,
     "InvalidBlockList": _BLOCKS,

@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 from shared.catalogue.ports import Fact
 from shared.errors import BackupConflict, ClusterConflict, Conflict, ReportConflict
 from shared.repository.documents import ClusterDocument, DrillReport, VerificationReport
+from shared.repository.expiry_documents import ExpiryReport
 from shared.repository.header_verification import HeaderVerification
-from shared.repository.reports import StoredReport
+from shared.repository.reports import AnyReport, StoredReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,13 @@ DRILL = FactTable(
      "report"),
     ReportConflict,
 )  # fmt: skip
-FACT_TABLES = (CLUSTER, BACKUP, VERIFICATION, DRILL)
+EXPIRY = FactTable(
+    "expiry",
+    ("cluster", "id"),
+    ("cluster", "id", "digest", "created_at", "refused", "report"),
+    ReportConflict,
+)
+FACT_TABLES = (CLUSTER, BACKUP, VERIFICATION, DRILL, EXPIRY)
 
 
 def row_of(fact: Fact) -> FactRow:
@@ -84,10 +91,16 @@ def row_of(fact: Fact) -> FactRow:
             assert_never(fact)
 
 
-def _report_row(report: VerificationReport | DrillReport, digest: str) -> FactRow:
-    if isinstance(report, VerificationReport):
-        return FactRow(VERIFICATION, _verification(report, digest))
-    return FactRow(DRILL, _drill(report, digest))
+def _report_row(report: AnyReport, digest: str) -> FactRow:
+    match report:
+        case VerificationReport():
+            return FactRow(VERIFICATION, _verification(report, digest))
+        case DrillReport():
+            return FactRow(DRILL, _drill(report, digest))
+        case ExpiryReport():
+            return FactRow(EXPIRY, _expiry(report, digest))
+        case _:
+            assert_never(report)
 
 
 def insert(table: FactTable) -> sql.Composed:
@@ -166,6 +179,17 @@ def _drill(report: DrillReport, digest: str) -> dict[str, object]:
         **_report(report, digest),
         "verdict": report.verdict.value,
         "rto_ms": report.rto_ms,
+    }
+
+
+def _expiry(report: ExpiryReport, digest: str) -> dict[str, object]:
+    return {
+        "cluster": report.cluster,
+        "id": str(report.id),
+        "digest": digest,
+        "created_at": report.created_at,
+        "refused": report.refused,
+        "report": Jsonb(report.model_dump(mode="json")),
     }
 
 

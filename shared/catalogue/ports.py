@@ -1,4 +1,4 @@
-"""What the control plane asks of the catalogue: five narrow ports and the values they speak in.
+"""What the control plane asks of the catalogue: narrow ports and the values they speak in.
 
 Every operation is one transaction, idempotent, and safe to run from several instances at once.
 Adapters raise only the errors of shared.errors: CatalogueUnavailable, CatalogueDenied,
@@ -12,18 +12,24 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from shared.domain.backup import BackupFacts, BackupKind
+from shared.catalogue.agenda_port import Agenda
+from shared.catalogue.fleet_port import FleetFacts
+from shared.catalogue.geo_port import GeoFacts
+from shared.catalogue.guard_port import GuardFacts
+from shared.catalogue.restore_port import RestoreRequests
+from shared.domain.backup import BackupFacts
 from shared.domain.cluster import ClusterName
 from shared.domain.finding_rules import FindingScope
 from shared.domain.findings import Finding, FindingChanges
 from shared.domain.freshness import BackupBase, WalFreshness
-from shared.domain.job import JobProgress, JobReport, JobVerb
-from shared.domain.schedule import DueBackup
-from shared.jobs.messages import AnyJob, BackupJob, JobEvent
+from shared.domain.job import JobProgress, JobReport, JobState, JobVerb
+from shared.domain.lsn import Lsn
+from shared.jobs.messages import AnyJob, JobEvent
 from shared.jobs.wal_events import WalEvent
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import ClusterDocument, DrillReport, FullInstead
 from shared.repository.documents import Finding as DocumentFinding
+from shared.repository.expiry_documents import ExpiryReport
 from shared.repository.header_verification import HeaderVerification
 from shared.repository.layout import BackupRef
 from shared.repository.reports import StoredReport
@@ -53,7 +59,11 @@ class CataloguedBackup:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as asked for and as reported; `request` None means that only events told of it."""
+    """A job as asked for and as reported; `request` None means that only events told of it.
+
+    `received_at` and `ended_at` are by our clock: when something new of it, and when its end, was
+    taken in. A retry names in `retry_of` the job that was asked for first.
+    """
 
     job_id: UUID
     cluster: ClusterName
@@ -62,6 +72,28 @@ class JobRecord:
     requested_at: datetime | None
     sent_at: datetime | None
     progress: JobProgress
+    created_at: datetime | None = None
+    received_at: datetime | None = None
+    ended_at: datetime | None = None
+    retry_of: UUID | None = None
+    retry: int = 0
+
+    @property
+    def first(self) -> UUID:
+        """The job that was asked for, of which this is the only or a further run."""
+        return self.retry_of or self.job_id
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What could not be believed, and why; `times` counts how often it came."""
+
+    name: str
+    code: str
+    fact: str
+    first_seen_at: datetime
+    last_seen_at: datetime
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +140,43 @@ class RepositoryIndex(Protocol):
 
     def drill_report(self, cluster: ClusterName, report_id: str) -> DrillReport | None: ...
 
+    def forget(self, backups: Mapping[BackupRef, str]) -> None:
+        """Remove the rows of backups that were deleted, each with the digest of its document: a
+        row with another digest stays. Reports about them stay, as they do in the repository.
+        """
+        ...
+
+    def lost_predecessors(self) -> Sequence[tuple[BackupRef, BackupRef]]:
+        """Backups, each with the one that its document names before it, where that has no row and
+        no report of `expire` tells of it.
+        """
+        ...
+
+    def lost_backups(self, told_since: datetime) -> Sequence[BackupRef]:
+        """Backups without a row that a report of a verification or drill of `told_since` or later
+        is about, but that no report of `expire` tells of.
+        """
+        ...
+
+    def differing_columns(self, fact: Fact) -> Sequence[str]:
+        """In which its row says something else than the fact; none when there is no row."""
+        ...
+
+    def newest_expiry(self, cluster: ClusterName) -> ExpiryReport | None: ...
+
+    def wal_starts(self, cluster: ClusterName) -> Mapping[int, Lsn]:
+        """Where the log begins that goes on, by timeline, since the newest run that deleted: below,
+        only what single backups need is left, and gaps are none.
+        """
+        ...
+
     def content(self) -> Mapping[str, Sequence[Mapping[str, object]]]:
         """Every fact, table by table, without operational columns: what a rebuild must equal."""
         ...
 
 
 class JobLedger(Protocol):
-    """Jobs from request to end, and the schedule ticks that they serve.
+    """Jobs from request to end.
 
     Recording a request and sending it are two steps, so that a crash between them loses nothing:
     an unsent request is found and sent by whoever runs next.
@@ -122,18 +184,6 @@ class JobLedger(Protocol):
 
     def request(self, job: AnyJob, now: datetime) -> bool:
         """True when it is new. Raises RequestConflict when the id belongs to another request."""
-        ...
-
-    def request_for_tick(self, tick: DueBackup, job: BackupJob, now: datetime) -> bool:
-        """Record the tick as served by the job; False, and nothing done, when it was served."""
-        ...
-
-    def skip_tick(self, tick: DueBackup, now: datetime) -> bool:
-        """Record the tick as served by nobody; False when it was served."""
-        ...
-
-    def served_ticks(self) -> Mapping[tuple[ClusterName, BackupKind], datetime]:
-        """The newest served tick of each schedule."""
         ...
 
     def claim_unsent(self, now: datetime) -> Sequence[AnyJob]:
@@ -157,10 +207,57 @@ class JobLedger(Protocol):
         """Raises JobNotFound."""
         ...
 
+    def jobs(
+        self,
+        cluster: ClusterName | None = None,
+        state: JobState | None = None,
+        *,
+        limit: int,
+        before: UUID | None = None,
+    ) -> Sequence[JobRecord]:
+        """Newest first; `before` is the job after which the previous page ended."""
+        ...
+
     def running_jobs(self) -> Sequence[JobRecord]: ...
 
     def job_reports(self, job_id: UUID) -> Sequence[JobReport]:
         """Every distinct report of the job, in order of their time."""
+        ...
+
+
+class JobRecovery(Protocol):
+    """Jobs of which nothing more is heard, jobs that failed, and jobs that are long over."""
+
+    def listen(self, now: datetime, *, hears: bool) -> datetime:
+        """Note a look at the event queue; since when all looks, without a break, have heard."""
+        ...
+
+    def silent_jobs(self, received_before: datetime) -> Sequence[JobRecord]:
+        """Running ones of which nothing new was taken in since."""
+        ...
+
+    def never_taken(self, sent_before: datetime) -> Sequence[JobRecord]:
+        """Those that no worker has, though they were sent before."""
+        ...
+
+    def give_up(
+        self, end: JobEvent, retry: AnyJob | None, *, quiet_since: datetime, now: datetime
+    ) -> bool:
+        """Record the end, and at once the request that takes the job's place.
+
+        False, and nothing done, when it is over or there was news of it at `quiet_since` or later.
+        """
+        ...
+
+    def failed_jobs(self) -> Sequence[JobRecord]:
+        """The last to end of each cluster and verb, if it failed and no retry is under way."""
+        ...
+
+    def prune_jobs(self, before: datetime) -> int:
+        """Forget jobs that ended before, with their events, and ticks but the newest; how many.
+
+        A call forgets a few thousand at most: call again until it is 0.
+        """
         ...
 
 
@@ -177,6 +274,10 @@ class Quarantine(Protocol):
 
     def set_aside_codes(self) -> Mapping[str, str]:
         """Code by name of all that is set aside."""
+        ...
+
+    def set_aside_since(self, since: datetime, code: str) -> Sequence[SetAside]:
+        """What was set aside with this code, or once more, at `since` or later; newest first."""
         ...
 
 
@@ -246,7 +347,20 @@ class FindingLedger(Protocol):
         ...
 
 
-class Catalogue(RepositoryIndex, JobLedger, Quarantine, WalFacts, FindingLedger, Protocol):
+class Catalogue(
+    RepositoryIndex,
+    Agenda,
+    FleetFacts,
+    JobLedger,
+    JobRecovery,
+    Quarantine,
+    WalFacts,
+    FindingLedger,
+    GuardFacts,
+    GeoFacts,
+    RestoreRequests,
+    Protocol,
+):
     """All of it, and whether it answers."""
 
     def check(self) -> None:

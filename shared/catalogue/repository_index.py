@@ -20,10 +20,12 @@ from shared.catalogue.ports import CataloguedBackup, Fact
 from shared.catalogue.postgres_session import Session
 from shared.domain.backup import BackupFacts, BackupLabel
 from shared.domain.cluster import ClusterName
+from shared.domain.lsn import Lsn
 from shared.repository import layout
 from shared.repository.backups import BackupNotFound
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import DrillReport, Finding, FullInstead
+from shared.repository.expiry_documents import ExpiryReport
 from shared.repository.layout import BackupRef
 
 _BACKUPS = """
@@ -33,10 +35,47 @@ _BACKUPS = """
     ORDER BY label DESC, cluster
     LIMIT %(limit)s
 """
+_WAL_STARTS = """
+    SELECT report->'wal'->'before' AS starts FROM expiry
+    WHERE cluster = %s AND jsonb_array_length(report->'wal'->'before') > 0
+    ORDER BY created_at DESC, id
+    LIMIT 1
+"""
 _NEVER_VERIFIED = """
     SELECT * FROM backup_facts
     WHERE verified_at IS NULL AND verification_failed_at IS NULL AND committed_at < %s
     ORDER BY label, cluster
+"""
+# What a run of `expire` has told of is gone by right. It did so after its successor had begun.
+_LOST_PREDECESSORS = """
+    SELECT cluster, label, previous_label FROM backup
+    WHERE previous_label IS NOT NULL
+      AND NOT EXISTS (
+          SELECT FROM backup AS older
+          WHERE older.cluster = backup.cluster AND older.label = backup.previous_label
+      )
+      AND NOT EXISTS (
+          SELECT FROM expiry
+          WHERE expiry.cluster = backup.cluster
+            AND expiry.created_at > backup.started_at - interval '1 day'
+            AND expiry.report -> 'went' @> jsonb_build_array(
+                jsonb_build_object('label', backup.previous_label))
+      )
+    ORDER BY cluster, label
+"""
+_LOST_BACKUPS = """
+    SELECT cluster, label FROM (
+        SELECT cluster, label FROM verification WHERE created_at >= %(since)s
+        UNION SELECT cluster, label FROM drill WHERE created_at >= %(since)s
+    ) AS told
+    WHERE NOT EXISTS (
+        SELECT FROM backup WHERE backup.cluster = told.cluster AND backup.label = told.label
+    )
+    EXCEPT
+    SELECT cluster, went ->> 'label'
+    FROM expiry, jsonb_array_elements(report -> 'went') AS went
+    WHERE created_at >= %(since)s
+    ORDER BY cluster, label
 """
 
 
@@ -54,12 +93,8 @@ def record(session: Session, fact: Fact, now: datetime) -> bool:
 
 
 def _digest(session: Session, row: FactRow) -> object:
-    condition = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder(column))
-        for column in row.table.key
-    )
     query = sql.SQL("SELECT digest FROM {} WHERE {}").format(
-        sql.Identifier(row.table.name), condition
+        sql.Identifier(row.table.name), _key_of(row)
     )
     found = session.execute(query, row.values).fetchone()
     return found["digest"] if found else None
@@ -115,6 +150,8 @@ def known_blobs(session: Session) -> set[BlobName]:
         names.add(layout.verification_report(row["cluster"], row["id"]))
     for row in session.execute("SELECT cluster, id FROM drill"):
         names.add(layout.drill_report(row["cluster"], row["id"]))
+    for row in session.execute("SELECT cluster, id FROM expiry"):
+        names.add(layout.expiry_report(row["cluster"], row["id"]))
     return names
 
 
@@ -122,6 +159,59 @@ def drill_report(session: Session, cluster: ClusterName, report_id: str) -> Dril
     query = "SELECT report FROM drill WHERE cluster = %s AND id = %s"
     row = session.execute(query, [cluster, report_id]).fetchone()
     return DrillReport.model_validate(row["report"]) if row else None
+
+
+def forget(session: Session, backups: Mapping[BackupRef, str]) -> None:
+    query = "DELETE FROM backup WHERE cluster = %s AND label = %s AND digest = %s"
+    rows = [(ref.cluster, ref.label.text, digest) for ref, digest in backups.items()]
+    with session.cursor() as cursor:
+        cursor.executemany(query, rows)
+
+
+def lost_predecessors(session: Session) -> list[tuple[BackupRef, BackupRef]]:
+    return [
+        (_ref(row), BackupRef(ClusterName(row["cluster"]), BackupLabel(row["previous_label"])))
+        for row in session.execute(_LOST_PREDECESSORS)
+    ]
+
+
+def lost_backups(session: Session, told_since: datetime) -> list[BackupRef]:
+    return [_ref(row) for row in session.execute(_LOST_BACKUPS, {"since": told_since})]
+
+
+def differing_columns(session: Session, fact: Fact) -> list[str]:
+    """None of a fact without a row: that it is not recorded is nothing that differs."""
+    row = row_of(fact)
+    # PostgreSQL compares, so that nothing differs by the way in which it is written.
+    columns = sql.SQL(", ").join(
+        sql.SQL("{0} IS DISTINCT FROM {1} AS {0}").format(
+            sql.Identifier(column), sql.Placeholder(column)
+        )
+        for column in row.table.columns
+    )
+    query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
+        columns, sql.Identifier(row.table.name), _key_of(row)
+    )
+    found = session.execute(query, row.values).fetchone()
+    return [column for column, differs in found.items() if differs] if found else []
+
+
+def _key_of(row: FactRow) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder(column))
+        for column in row.table.key
+    )
+
+
+def newest_expiry(session: Session, cluster: ClusterName) -> ExpiryReport | None:
+    query = "SELECT report FROM expiry WHERE cluster = %s ORDER BY created_at DESC, id LIMIT 1"
+    row = session.execute(query, [cluster]).fetchone()
+    return ExpiryReport.model_validate(row["report"]) if row else None
+
+
+def wal_starts(session: Session, cluster: ClusterName) -> dict[int, Lsn]:
+    row = session.execute(_WAL_STARTS, [cluster]).fetchone()
+    return {one["timeline"]: Lsn.parse(one["lsn"]) for one in row["starts"]} if row else {}
 
 
 def content(session: Session) -> dict[str, list[Mapping[str, object]]]:
@@ -149,6 +239,7 @@ def _backup(row: DictRow) -> CataloguedBackup:
         drill_failed_at=row["drill_failed_at"],
         suspect=row["suspect"],
         ancestor_failed_at=row["ancestor_failed_at"],
+        geo_safe_at=row["geo_safe_at"],
     )
     instead = row["full_instead"]
     return CataloguedBackup(

@@ -72,7 +72,7 @@ class BackupLabel:
 
     @property
     def time(self) -> datetime:
-        return datetime.strptime(self.text[:16], _LABEL_TIME).replace(tzinfo=UTC)
+        return datetime.fromisoformat(self.text[:16])
 
     def __str__(self) -> str:
         return self.text
@@ -83,6 +83,7 @@ class BackupFacts:
     """Three separate facts about one backup, each with the time it was found; never one status.
 
     `ancestor_failed_at`: when one that it builds on was found damaged, and not sound since.
+    `geo_safe_at`: when all of it was found to be in the second region; no fact about its soundness.
     """
 
     committed_at: datetime
@@ -92,6 +93,7 @@ class BackupFacts:
     drill_failed_at: datetime | None = None
     suspect: bool = False
     ancestor_failed_at: datetime | None = None
+    geo_safe_at: datetime | None = None
 
     @property
     def verified(self) -> bool:

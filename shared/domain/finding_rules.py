@@ -56,6 +56,7 @@ class FindingCode(StrEnum):
     MESSAGE_POISONED = "message-poisoned"
     # guard
     LIFECYCLE_WOULD_DELETE_PARENT = "lifecycle-would-delete-parent"
+    LIFECYCLE_WOULD_DELETE_KEYS = "lifecycle-would-delete-keys"
     LIFECYCLE_WOULD_DELETE_BACKUP = "lifecycle-would-delete-backup"
     TIERED_TOO_EARLY = "tiered-too-early"
     IMMUTABILITY_SHORTER = "immutability-shorter-than-retention"
@@ -73,7 +74,6 @@ class FindingCode(StrEnum):
     DOCUMENT_MISSING = "document-missing"
     CHAIN_BROKEN = "chain-broken"
     DISBELIEVED = "document-disbelieved"
-    LITTER = "litter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,12 @@ _GUARD: Final[tuple[_Row, ...]] = (
         "runbooks/lifecycle-conflict.md",
     ),
     (
+        _C.LIFECYCLE_WOULD_DELETE_KEYS,
+        _S.CRITICAL,
+        "Change or disable the lifecycle rule now: without its keys no backup opens",
+        "runbooks/lifecycle-conflict.md",
+    ),
+    (
         _C.LIFECYCLE_WOULD_DELETE_BACKUP,
         _S.ERROR,
         "Change the lifecycle rule, or the retention",
@@ -209,7 +215,7 @@ _GUARD: Final[tuple[_Row, ...]] = (
     (
         _C.POLICY_MISSING,
         _S.WARNING,
-        "Give the container a time-based retention policy",
+        "Give the container a time-based retention policy, and lock it",
         "runbooks/lifecycle-conflict.md",
     ),
     (
@@ -253,12 +259,6 @@ _RECONCILE: Final[tuple[_Row, ...]] = (
     ),
     (_C.CHAIN_BROKEN, _S.CRITICAL, "Take a full backup now", "runbooks/repository-damaged.md"),
     (_C.DISBELIEVED, _S.ERROR, "Look at who wrote the document", "runbooks/repository-damaged.md"),
-    (
-        _C.LITTER,
-        _S.WARNING,
-        "`pgkeep expire --dry-run` lists it; expire removes it when it is old",
-        None,
-    ),
 )
 
 

@@ -7,7 +7,7 @@ clock may be wrong.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, pairwise
 from typing import Final, Self
@@ -93,6 +93,13 @@ class WalInventory:
         ordered = sorted(everything, key=lambda one: (one.timeline, one.start, -one.end))
         return type(self)(tuple(_merged(ordered)))
 
+    def since(self, starts: Mapping[int, Lsn]) -> Self:
+        """Without what lies below these positions of their timelines. Of a range that is cut the
+        stored bytes are estimated, and its first commit is not known any more.
+        """
+        cut = (_cut(one, starts.get(one.timeline, one.start)) for one in self.ranges)
+        return type(self)(tuple(one for one in cut if one is not None))
+
     @property
     def timelines(self) -> tuple[int, ...]:
         return tuple(sorted({one.timeline for one in self.ranges}))
@@ -144,6 +151,16 @@ def _range_of(item: ArchivedWal) -> WalRange:
     return WalRange(
         item.timeline, item.start, item.end, commits, commits, points, item.stored_bytes
     )
+
+
+def _cut(one: WalRange, start: Lsn) -> WalRange | None:
+    if start <= one.start:
+        return one
+    if start >= one.end:
+        return None
+    left = (one.end - start) / (one.end - one.start)
+    stored = round(one.stored_bytes * left)
+    return replace(one, start=start, earliest=None, stored_bytes=stored)
 
 
 def _merged(ordered: Iterable[WalRange]) -> Iterator[WalRange]:

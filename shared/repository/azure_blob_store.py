@@ -24,6 +24,7 @@ from azure.storage.blob import (
 from shared.azure_storage.patience import RetryBudget
 from shared.azure_storage.refusals import storage_errors
 from shared.azure_storage.transport import Credential, check_account_url, client_options
+from shared.domain.replication import CopyState
 from shared.errors import (
     BlobAlreadyExists,
     BlobImmutable,
@@ -254,7 +255,19 @@ def _total(told: str, data: bytes) -> int | None:
 def _info(container: str, blob: BlobProperties) -> BlobInfo:
     named = BlobName(container, blob.name)
     metadata = blob.metadata or NO_METADATA
-    return BlobInfo(named, blob.size, _bare(blob.etag), blob.last_modified, metadata)
+    # An enumeration whose members are texts, or the text itself when the SDK does not know it.
+    tier = blob.blob_tier and str.__str__(blob.blob_tier)
+    etag, copied = _bare(blob.etag), _copied(blob)
+    return BlobInfo(named, blob.size, etag, blob.last_modified, metadata, tier, copied)
+
+
+def _copied(blob: BlobProperties) -> CopyState | None:
+    """Of several rules the worst tells. Headers have small letters, the SDK's type large ones."""
+    policies = blob.object_replication_source_properties or []
+    told = {str(rule.status).lower() for policy in policies for rule in policy.rules}
+    if CopyState.FAILED in told:
+        return CopyState.FAILED
+    return CopyState.COMPLETE if told == {CopyState.COMPLETE} else None
 
 
 def _bare(etag: str) -> str:

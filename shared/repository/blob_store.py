@@ -12,6 +12,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from shared.domain.replication import CopyState
+
 Metadata = Mapping[str, str]
 NO_METADATA: Final[Metadata] = MappingProxyType({})
 
@@ -32,7 +34,9 @@ class BlobInfo:
     """What a HEAD or a listing tells: `size` in bytes, `etag` opaque, `modified` in UTC.
 
     `metadata` is what the writer gave to `create`. Nobody authenticates it: it may say where to
-    look, never what to believe.
+    look, never what to believe. `tier` is Azure's access tier, such as `Hot` or `Archive`; it may
+    change while the blob stays the same. None where there are no tiers, or nobody looked.
+    `copied` is how object replication to another account went; None: there is none, or not yet.
     """
 
     name: BlobName
@@ -40,6 +44,8 @@ class BlobInfo:
     etag: str
     modified: datetime
     metadata: Metadata = field(default_factory=dict, hash=False)
+    tier: str | None = field(default=None, compare=False)
+    copied: CopyState | None = field(default=None, compare=False)
 
 
 class BlobStore(Protocol):

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from shared.domain.backup import BackupKind, BackupLabel, BackupSource
 from shared.domain.drill import Check, DrillVerdict, TableVerdict
+from shared.domain.drill_target import DrillLevel
 from shared.domain.field_types import (
     Cluster,
     Label,
@@ -246,7 +247,8 @@ class DrillReport(Document):
     followed, `reached_lsn` where the replay ended, `reached_time` when the last replayed
     transaction ended by the source's clock. `wal_waited_ms` is what of the time PostgreSQL waited
     for its WAL. `rpo_ms` is what a disaster at the target would have cost: the time from the
-    newest heartbeat in the copy, or else from `reached_time`.
+    newest heartbeat in the copy, or else from `reached_time`. `level` is the duty it fulfilled.
+    A drill `from_secondary` read the copy in the second region, as it was at `last_sync_time`.
     """
 
     format: Literal["pgkeep-drill-1"] = "pgkeep-drill-1"
@@ -274,3 +276,6 @@ class DrillReport(Document):
     wal_waited_ms: Milliseconds = 0
     rpo_ms: Milliseconds | None = None
     chain: tuple[Label, ...] = ()
+    level: DrillLevel | None = None
+    from_secondary: bool = False
+    last_sync_time: AwareDatetime | None = None

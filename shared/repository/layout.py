@@ -9,7 +9,11 @@
                  /<timeline>.history
     evidence/<cluster>/cluster.json · keys/<kid>.json · keys/<kid>.rewrap-<n>.json
                       /verifications/<id>/report.json · drills/<id>/report.json
+                      /audits/<id>/report.json
+                      /expiries/<id>/report.json                             what a run deleted
                       /verified/<label>/<UTC time>-<id>      empty: finds a report by its backup
+            /_audit/<number of 12 digits>.json               who changed what; no cluster's name
+                      /expired/<label>/<id>.json             tombstone, before a backup is deleted
     state/locks/<name>.json                                                    leases
 
 `parse(format(x)) == x` is a property test.
@@ -36,13 +40,16 @@ BACKUP_MANIFEST = "backup_manifest"
 INDEX = "index"
 FACTS = "facts"
 
+AUDIT_PREFIX = "_audit/"
+AUDIT_DIGITS = 12
+
 _CLUSTER = CLUSTER_NAME_PATTERN.strip("^$").replace("(", "(?:")
 _DOCUMENT = re.compile(rf"(?P<cluster>{_CLUSTER})/(?P<label>[^/]+)/backup\.json")
 _VOLUME = re.compile(
     r"base\.(?P<archive>pgdata|[1-9]\d{0,9})\.(?P<number>\d{4}|[1-9]\d{4,5})", re.ASCII
 )
 _REPORT = re.compile(
-    rf"(?P<cluster>{_CLUSTER})/(?P<kind>verifications|drills)/(?P<id>[^/]+)/report\.json"
+    rf"(?P<cluster>{_CLUSTER})/(?P<kind>verifications|drills|expiries)/(?P<id>[^/]+)/report\.json"
 )
 _KEY = re.compile(
     rf"(?P<cluster>{_CLUSTER})/keys/(?P<kid>[a-z0-9]+)(?:\.rewrap-(?P<n>[1-9]\d*))?\.json",
@@ -52,6 +59,11 @@ _PROOF = re.compile(
     rf"(?P<cluster>{_CLUSTER})/verified/(?P<label>[^/]+)/(?P<time>\d{{8}}T\d{{12}}Z)-(?P<id>[^/]+)",
     re.ASCII,
 )
+_TOMBSTONE = re.compile(
+    rf"(?P<cluster>{_CLUSTER})/expired/(?P<label>[^/]+)/(?P<run>[0-9a-f-]{{36}})\.json"
+)
+_PART = re.compile(rf"(?P<cluster>{_CLUSTER})/(?P<label>[^/]+)/(?P<name>[^/]+)")
+_AUDIT = re.compile(rf"{AUDIT_PREFIX}(?P<number>\d{{{AUDIT_DIGITS}}})\.json", re.ASCII)
 _PROOF_TIME = "%Y%m%dT%H%M%S%fZ"  # as precise as a report's own time, and sorted by it
 _WAL_FOLDER = re.compile(
     rf"(?P<cluster>{_CLUSTER})/(?:(?P<timeline>[0-9A-F]{{8}})/)?(?P<name>[^/]+)"
@@ -127,6 +139,22 @@ def backup_of_document(name: BlobName) -> BackupRef:
     return ref
 
 
+def parse_backup_blob(name: BlobName) -> tuple[BackupRef, str]:
+    """Whose blob this is, and what the backup calls it. Raises BlobNameUnknown,
+    BackupLabelInvalid.
+    """
+    match = _PART.fullmatch(name.path)
+    if match is None or name.container not in {kind.value for kind in BackupKind}:
+        raise BlobNameUnknown(f"{name} is not the name of a backup's blob")
+    ref = BackupRef(cluster_name(match["cluster"]), BackupLabel.parse(match["label"]))
+    own = match["name"]
+    if own not in {BACKUP_DOCUMENT, BACKUP_MANIFEST, INDEX, FACTS}:
+        own = str(VolumeName.parse(own))
+    if ref.blob(own) != name:
+        raise BlobNameUnknown(f"{name} lies where backup {ref.label} cannot")
+    return ref, own
+
+
 def is_backup_document(name: BlobName) -> bool:
     return name.path.endswith(f"/{BACKUP_DOCUMENT}")
 
@@ -191,11 +219,21 @@ def parse_key_record(name: BlobName) -> tuple[ClusterName, str, int]:
 
 
 def verification_report(cluster: ClusterName, report_id: str) -> BlobName:
-    return BlobName(EVIDENCE, f"{cluster}/verifications/{report_id}/report.json")
+    path = f"{verification_reports_prefix(cluster)}{report_id}/report.json"
+    return BlobName(EVIDENCE, path)
+
+
+def verification_reports_prefix(cluster: ClusterName) -> str:
+    """Prefix in the container `evidence`."""
+    return f"{cluster}/verifications/"
 
 
 def drill_report(cluster: ClusterName, drill_id: str) -> BlobName:
     return BlobName(EVIDENCE, f"{cluster}/drills/{drill_id}/report.json")
+
+
+def audit_report(cluster: ClusterName, audit_id: str) -> BlobName:
+    return BlobName(EVIDENCE, f"{cluster}/audits/{audit_id}/report.json")
 
 
 def drill_reports_prefix(cluster: ClusterName) -> str:
@@ -203,8 +241,35 @@ def drill_reports_prefix(cluster: ClusterName) -> str:
     return f"{cluster}/drills/"
 
 
+def expiry_report(cluster: ClusterName, run: str) -> BlobName:
+    return BlobName(EVIDENCE, f"{expiry_reports_prefix(cluster)}{run}/report.json")
+
+
+def expiry_reports_prefix(cluster: ClusterName) -> str:
+    """Prefix in the container `evidence`; the folders below it are named by their runs."""
+    return f"{cluster}/expiries/"
+
+
+def tombstone(backup: BackupRef, run: str) -> BlobName:
+    return BlobName(EVIDENCE, f"{tombstones_prefix(backup.cluster)}{backup.label}/{run}.json")
+
+
+def tombstones_prefix(cluster: ClusterName, label: BackupLabel | None = None) -> str:
+    """Prefix in the container `evidence`: of one backup's tombstones, or all of the cluster's."""
+    return f"{cluster}/expired/" if label is None else f"{cluster}/expired/{label}/"
+
+
+def parse_tombstone(name: BlobName) -> tuple[BackupRef, str]:
+    """The backup, and the run that deletes it. Raises BlobNameUnknown, BackupLabelInvalid."""
+    match = _TOMBSTONE.fullmatch(name.path)
+    if match is None or name.container != EVIDENCE:
+        raise BlobNameUnknown(f"{name} is not the name of a tombstone")
+    ref = BackupRef(cluster_name(match["cluster"]), BackupLabel.parse(match["label"]))
+    return ref, match["run"]
+
+
 def parse_report(name: BlobName) -> tuple[ClusterName, str, str]:
-    """Cluster, `verifications` or `drills`, and the report's id. Raises BlobNameUnknown."""
+    """Cluster; `verifications`, `drills` or `expiries`; the report's id. Raises BlobNameUnknown."""
     match = _REPORT.fullmatch(name.path)
     if match is None or name.container != EVIDENCE:
         raise BlobNameUnknown(f"{name} is not the name of a report")
@@ -219,7 +284,12 @@ def proof_pointer(pointer: ProofPointer) -> BlobName:
 
 def proofs_prefix(backup: BackupRef) -> str:
     """Prefix in the container `evidence`: of the pointers to a backup's verifications, by time."""
-    return f"{backup.cluster}/verified/{backup.label}/"
+    return f"{verified_prefix(backup.cluster)}{backup.label}/"
+
+
+def verified_prefix(cluster: ClusterName) -> str:
+    """Prefix in the container `evidence`; the folders below it are labels of verified backups."""
+    return f"{cluster}/verified/"
 
 
 def parse_proof_pointer(name: BlobName) -> ProofPointer:
@@ -236,6 +306,19 @@ def parse_proof_pointer(name: BlobName) -> ProofPointer:
     if proof_pointer(pointer) != name:
         raise BlobNameUnknown(f"{name} is not how a pointer to a verification is written")
     return pointer
+
+
+def audit_event(number: int) -> BlobName:
+    """Of the audit trail, which is one for the whole repository; sorts by number."""
+    return BlobName(EVIDENCE, f"{AUDIT_PREFIX}{number:0{AUDIT_DIGITS}d}.json")
+
+
+def parse_audit_event(name: BlobName) -> int:
+    """Raises BlobNameUnknown."""
+    match = _AUDIT.fullmatch(name.path)
+    if match is None or name.container != EVIDENCE:
+        raise BlobNameUnknown(f"{name} is not the name of an audit event")
+    return int(match["number"])
 
 
 def lock(cluster: ClusterName, what: str) -> BlobName:

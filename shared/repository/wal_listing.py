@@ -131,13 +131,14 @@ def list_archive(
     *,
     segment_size: int,
     since: tuple[int, Lsn],
-    read_history: Callable[[int], bytes],
+    read_history: Callable[[int], bytes] | None,
 ) -> ListedArchive:
     """What can matter to a recovery from `since`, a position on a timeline.
 
     Timelines with a lower number cannot; on one with a higher number, the log from that position
-    on. `read_history` gives the content of a timeline's history file. One that cannot be read is
-    logged and missing from the answer: a plan that does not need it shall not fail.
+    on. `read_history` gives the content of a timeline's history file; without it, all of them are
+    missing from the answer. One that cannot be read is logged and missing, too: a plan that does
+    not need it shall not fail.
     """
     first, lsn = since
     folders, histories = _timelines(store, cluster)
@@ -147,9 +148,9 @@ def list_archive(
         if number >= first:
             items += _Timeline(store, cluster, number, segment_size).behind(begin)
     known = {1: TimelineHistory(1)} if first == 1 else {}
-    for number in histories:
-        if number >= first and (history := _history(number, read_history)):
-            known[number] = history
+    if read_history is not None:
+        found = {n: _history(n, read_history) for n in histories if n >= first}
+        known |= {number: history for number, history in found.items() if history}
     return ListedArchive(segment_size, tuple(items), known)
 
 

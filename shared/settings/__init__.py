@@ -1,5 +1,7 @@
 """Settings of both edges: one TOML file; docs/reference/settings.md is generated from here."""
 
+from shared.settings.access import Access, EasyAuth, LocalTokens
+from shared.settings.account import Account, ArmAccount, RecordedAccount
 from shared.settings.cluster import (
     ClusterSettings,
     RestoreTarget,
@@ -47,7 +49,10 @@ __all__ = [
     "CONFIG_VARIABLE",
     "ENVIRONMENT_PREFIX",
     "POLICY_SECTIONS",
+    "Access",
+    "Account",
     "AnyKey",
+    "ArmAccount",
     "AzureRepository",
     "Catalogue",
     "ClusterSettings",
@@ -55,16 +60,19 @@ __all__ = [
     "Credential",
     "DirectoryRepository",
     "Drill",
+    "EasyAuth",
     "Fleet",
     "Incremental",
     "KeyVaultKey",
     "Keys",
+    "LocalTokens",
     "Maintenance",
     "Objectives",
     "PemKey",
     "PinnedKey",
     "Policy",
     "Queues",
+    "RecordedAccount",
     "Replication",
     "RestoreTarget",
     "Retention",

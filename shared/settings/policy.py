@@ -34,7 +34,7 @@ class Schedule(Section):
         "30 3 * * 0", description="restore the newest verified backup and recover to the latest"
     )
     drill_extended: Cron | Literal[False] = Field(
-        "0 2 * * 0L", description="recover any kept backup to a random instant"
+        "0 2 * * 0L", description="recover to a random instant"
     )
     drill_simulation: Cron | Literal[False] = Field(
         "0 2 * 1,4,7,10 6#1", description="the loss of the server: everything to the latest"

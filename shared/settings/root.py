@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.errors import SettingsInvalid
+from shared.settings.access import Access, LocalTokens
+from shared.settings.account import Account
 from shared.settings.cluster import ClusterSettings, RestoreTarget
 from shared.settings.inheritance import with_policies
 from shared.settings.policy import Policy
@@ -32,6 +34,8 @@ class Settings(Section):
     repository: Annotated[AzureRepository | DirectoryRepository, Field(discriminator="type")]
     queues: Queues | None = None
     catalogue: Catalogue | None = None
+    access: Access | None = None
+    account: Account | None = None
     keys: Keys = Field(default_factory=Keys)
     worker: Worker = Field(default_factory=Worker)
     wal: Wal = Field(default_factory=Wal)
@@ -58,6 +62,18 @@ class Settings(Section):
             if len(names) != len(set(names)):
                 raise ValueError(f"two {what} have one name")
         return self
+
+    @model_validator(mode="after")
+    def _access_fits_the_profile(self) -> Self:
+        if self.profile == "production" and isinstance(self.access, LocalTokens):
+            raise ValueError("access of type 'local' is for the development profile")
+        return self
+
+    @property
+    def has_secondary(self) -> bool:
+        """Whether the repository can also be read in another region."""
+        repository = self.repository
+        return isinstance(repository, AzureRepository) and repository.secondary_url is not None
 
     def cluster_named(self, name: str) -> ClusterSettings:
         """Raises SettingsInvalid when the file has no such cluster."""

@@ -2,8 +2,17 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 
 class Section(BaseModel):
@@ -27,6 +36,31 @@ class AzureRepository(Section):
     account_url: str = Field(description="blob endpoint, https://<account>.blob.core.windows.net")
     credential: Credential = Field(default_factory=Credential)
     ca_file: Path | None = Field(None, description="certificate authority, for the emulator")
+    secondary_url: str | None = Field(
+        None,
+        description="blob endpoint of the readable copy in the second region (RA-GRS, RA-GZRS); "
+        "`auto` is https://<account>-secondary.blob.core.windows.net; none: there is none",
+    )
+    replication_record: Path | None = Field(
+        None,
+        description="JSON file that says how far replication is, instead of the secondary itself: "
+        "for emulators",
+    )
+
+    @field_validator("secondary_url")
+    @classmethod
+    def _derived(cls, value: str | None, info: ValidationInfo) -> str | None:
+        account_url = info.data.get("account_url")
+        return _secondary_of(account_url) if value == "auto" and account_url else value
+
+
+def _secondary_of(account_url: str) -> str:
+    """Azure has the account first in the host's name, the emulator in the path."""
+    parts = urlsplit(account_url)
+    if account := parts.path.strip("/"):
+        return parts._replace(path=f"/{account}-secondary").geturl()
+    account, _, rest = parts.netloc.partition(".")
+    return parts._replace(netloc=f"{account}-secondary.{rest}", path="").geturl()
 
 
 class DirectoryRepository(Section):

@@ -21,7 +21,20 @@ _KEY = re.compile(r"\s*([\w\"'-]+(?:\s*\.\s*[\w\"'-]+)*)\s*=")
 
 CONFIG_VARIABLE = "PGKEEP_CONFIG"
 ENVIRONMENT_PREFIX = "PGKEEP_"
-_SECTIONS = ("repository", "queues", "catalogue", "keys", "worker", "wal", "drill", "fleet")
+_SECTIONS = (
+    "repository",
+    "queues",
+    "catalogue",
+    "access",
+    "account",
+    "keys",
+    "worker",
+    "wal",
+    "drill",
+    "fleet",
+)
+# Which variant of a section is meant stands in pydantic's locations, and in no file.
+_VARIANTS = {"azure", "directory", "pem", "key-vault", "easy-auth", "local", "arm", "recorded"}
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -78,6 +91,7 @@ def _apply_overrides(values: dict[str, object], variables: Mapping[str, str]) ->
 _PATH_KEYS = {
     "path",
     "ca_file",
+    "public_key",
     "public_jwk",
     "password_file",
     "service_file",
@@ -86,6 +100,7 @@ _PATH_KEYS = {
     "scratch",
     "socket",
     "spool",
+    "replication_record",
 }
 
 
@@ -107,9 +122,7 @@ def _anchor_paths(value: object, base: Path) -> None:
 
 def _describe(error: ValidationError, path: Path | None, text: str) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    location = [
-        part for part in first["loc"] if part not in ("azure", "directory", "pem", "key-vault")
-    ]
+    location = [part for part in first["loc"] if part not in _VARIANTS]
     line = _line_of(text, location)
     message = first["msg"]
     if first["type"] == "union_tag_not_found":  # pydantic speaks of discriminators

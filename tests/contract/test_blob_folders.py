@@ -12,6 +12,7 @@ from shared.errors import ContainerNotFound
 from shared.repository.azure_blob_store import open_blob_store
 from shared.repository.blob_store import BlobName, BlobStore
 from shared.repository.directory_blob_store import DirectoryBlobStore
+from tests.harness.memory_blob_store import MemoryBlobStore
 
 PATHS = sorted(
     [
@@ -28,8 +29,11 @@ PATHS = sorted(
 )
 
 
-@pytest.fixture(params=["directory", "azurite"])
+@pytest.fixture(params=["directory", "azurite", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
+    if request.param == "memory":
+        yield filled(MemoryBlobStore(("wal", "state")))
+        return
     if request.param == "directory":
         directory = DirectoryBlobStore(tmp_path / "repository")
         for container in ("wal", "state"):

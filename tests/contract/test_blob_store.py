@@ -1,4 +1,4 @@
-"""What every blob store promises, asked of each of them: a directory, and Azurite."""
+"""What every blob store promises, asked of each of them: a directory, Azurite, and memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +26,18 @@ from shared.repository import azure_blob_store
 from shared.repository.azure_blob_store import open_blob_store
 from shared.repository.blob_store import BlobInfo, BlobName, BlobStore
 from shared.repository.directory_blob_store import BlobNameInvalid, DirectoryBlobStore
+from tests.harness.memory_blob_store import MemoryBlobStore
 
 IDS = ["w1-00000", "w1-00001", "w1-00002"]
 BLOCKS = [b"a" * 1000, b"b" * 2000, b"c" * 17]
 WHOLE = b"".join(BLOCKS)
 
 
-@pytest.fixture(params=["directory", "azurite"])
+@pytest.fixture(params=["directory", "azurite", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
+    if request.param == "memory":
+        yield MemoryBlobStore(("full", "state"))
+        return
     if request.param == "directory":
         directory = DirectoryBlobStore(tmp_path / "repository")
         for container in ("full", "state"):

@@ -18,7 +18,7 @@ from shared.catalogue import migrate as migrations
 from shared.catalogue.fact_tables import FACT_TABLES
 from shared.catalogue.job_ledger import CLAIM_LAPSES
 from shared.catalogue.migrate import Migration, migrate, release_migrations
-from shared.catalogue.ports import Fact
+from shared.catalogue.ports import Catalogue, Fact
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
 from shared.catalogue.postgres_session import Session, transact
 from shared.catalogue.rebuild import rebuild
@@ -26,7 +26,6 @@ from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
 from shared.domain.drill import DrillVerdict
 from shared.domain.job import JobEventKind, JobState, JobVerb, fold_all
-from shared.domain.schedule import DueBackup
 from shared.errors import (
     BackupConflict,
     CatalogueDenied,
@@ -36,7 +35,6 @@ from shared.errors import (
     CatalogueUnavailable,
     CatalogueValueRefused,
     ClusterConflict,
-    JobNotFound,
     MessageInvalid,
     ReportConflict,
     RequestConflict,
@@ -48,12 +46,14 @@ from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.documents import ClusterDocument
 from shared.repository.header_verification import HeaderVerification, verify_header
 from shared.repository.reports import StoredReport, read_report
+from tests.harness.both_catalogues import catalogue_of
 from tests.harness.catalogue_server import CatalogueServer, running_catalogue_server
 from tests.harness.signed_repository import NOON, Committed, SignedRepository
 
 JOB = UUID(int=1)
 HOUR = timedelta(hours=1)
 NEXT = len(release_migrations()) + 1
+BOTH_CATALOGUES = True
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def dsn(server: CatalogueServer) -> str:
 
 
 @pytest.fixture
-def catalogue(dsn: str) -> PostgresCatalogue:
-    return PostgresCatalogue(dsn)
+def catalogue(request: pytest.FixtureRequest) -> Catalogue:
+    return catalogue_of(request)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def all_facts(repository: SignedRepository) -> list[Fact]:
 
 class TestFacts:
     def test_ten_deliveries_of_one_backup_make_one_row(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         fact = verified(repository, repository.commit())
 
@@ -113,7 +113,7 @@ class TestFacts:
         assert len(catalogue.content()["backup"]) == 1
 
     def test_another_document_under_a_known_label_is_a_conflict_and_changes_nothing(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         fact = verified(repository, repository.commit())
         catalogue.record(fact, NOON)
@@ -126,7 +126,7 @@ class TestFacts:
         assert catalogue.content() == before
 
     def test_another_report_under_a_known_id_is_a_conflict(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         name = repository.verify(repository.commit(), "v1")
         stored = read_report(repository.store, name, repository.pinned)
@@ -135,9 +135,7 @@ class TestFacts:
         with pytest.raises(ReportConflict):
             catalogue.record(StoredReport(stored.report, "f" * 64), NOON)
 
-    def test_a_cluster_name_belongs_to_one_system_for_ever(
-        self, catalogue: PostgresCatalogue
-    ) -> None:
+    def test_a_cluster_name_belongs_to_one_system_for_ever(self, catalogue: Catalogue) -> None:
         document = ClusterDocument(
             cluster="demo", cluster_uuid="a", system_identifier="1", created_at=NOON
         )
@@ -147,7 +145,7 @@ class TestFacts:
             catalogue.record(document.model_copy(update={"system_identifier": "2"}), NOON)
 
     def test_committed_verified_and_proven_are_separate_facts_with_their_times(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         for fact in all_facts(repository):
             catalogue.record(fact, NOON)
@@ -163,7 +161,7 @@ class TestFacts:
         assert not second.facts.verified
 
     def test_a_report_about_another_document_does_not_make_a_backup_verified(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         backup = repository.commit()
         name = repository.verify(Committed(backup.ref, "e" * 64), "v1")
@@ -173,7 +171,7 @@ class TestFacts:
         assert catalogue.backup(backup.ref).facts.verified_at is None
 
     def test_an_inconclusive_drill_neither_proves_nor_refutes(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         backup = repository.commit()
         name = repository.drill(backup, "d1", DrillVerdict.INCONCLUSIVE)
@@ -186,7 +184,7 @@ class TestFacts:
         assert catalogue.drill_report(ClusterName("other"), "d1") is None
 
     def test_pages_go_from_the_newest_to_the_oldest(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         made = [repository.commit(at=NOON + n * HOUR) for n in range(3)]
         for backup in made:
@@ -199,13 +197,13 @@ class TestFacts:
         assert catalogue.backups(ClusterName("other"), limit=9) == []
 
     def test_an_absent_backup_is_not_found(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         with pytest.raises(BackupNotFound):
             catalogue.backup(repository.commit().ref)
 
     def test_what_is_recorded_is_known_by_its_blob_name(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         for fact in all_facts(repository):
             catalogue.record(fact, NOON)
@@ -219,7 +217,7 @@ class TestFacts:
         assert catalogue.known_blobs() == documents
 
     def test_never_verified_lists_old_backups_that_no_report_judges(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         for fact in all_facts(repository):
             catalogue.record(fact, NOON)
@@ -260,7 +258,7 @@ class TestRebuild:
         assert rebuilt.backups(limit=9) == live.backups(limit=9)
 
     def test_rebuild_repairs_tampered_forged_and_missing_rows(
-        self, dsn: str, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, dsn: str, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         for fact in all_facts(repository):
             catalogue.record(fact, NOON)
@@ -275,7 +273,7 @@ class TestRebuild:
         assert catalogue.content() == truth
 
     def test_facts_that_arrive_while_it_reads_stay(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         fact = verified(repository, repository.commit())
         catalogue.record(fact, NOON + HOUR)
@@ -286,7 +284,7 @@ class TestRebuild:
         assert catalogue.content() == {table.name: [] for table in FACT_TABLES}
 
     def test_documents_that_nobody_believable_signed_are_left_out_and_reported(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         stranger = type(repository.signer)(key_id="stranger")
         good = repository.commit()
@@ -300,7 +298,7 @@ class TestRebuild:
         ]
 
     def test_a_rebuild_leaves_jobs_ticks_and_quarantine_alone(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         catalogue.request(backup_job(), NOON)
         catalogue.set_aside("full/x", "corrupt", "a fact", NOON)
@@ -311,7 +309,7 @@ class TestRebuild:
         assert catalogue.set_aside_codes() == {"full/x": "corrupt"}
 
     def test_losing_a_volume_shows_as_the_same_finding_live_and_rebuilt(
-        self, server: CatalogueServer, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, server: CatalogueServer, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         backup = repository.commit(omit="base.pgdata.0000")
         fact = verified(repository, backup)
@@ -344,7 +342,6 @@ EVENTS = (
     event(JobEventKind.STARTED, 20, attempt=2),
     event(JobEventKind.FINISHED, 30, attempt=2, succeeded=True, result="a-label"),
 )
-TICK = DueBackup(ClusterName("demo"), BackupKind.FULL, NOON, late=False)
 
 
 class TestJobs:
@@ -370,30 +367,26 @@ class TestJobs:
         assert job.request == backup_job()
         assert sorted(catalogue.job_reports(JOB), key=repr) == sorted(distinct, key=repr)
 
-    def test_events_of_a_job_that_nobody_asked_for_are_kept(
-        self, catalogue: PostgresCatalogue
-    ) -> None:
+    def test_events_of_a_job_that_nobody_asked_for_are_kept(self, catalogue: Catalogue) -> None:
         job = catalogue.record_event(EVENTS[0], NOON)
 
         assert (job.request, job.progress.state) == (None, JobState.RUNNING)
         assert [running.job_id for running in catalogue.running_jobs()] == [JOB]
         assert catalogue.claim_unsent(NOON) == []
 
-    def test_an_event_of_another_cluster_or_verb_is_refused(
-        self, catalogue: PostgresCatalogue
-    ) -> None:
+    def test_an_event_of_another_cluster_or_verb_is_refused(self, catalogue: Catalogue) -> None:
         catalogue.request(backup_job(), NOON)
 
         with pytest.raises(MessageInvalid, match="is a backup of demo"):
             catalogue.record_event(EVENTS[0].model_copy(update={"cluster": "other"}), NOON)
         assert catalogue.job_reports(JOB) == []
 
-    def test_null_bytes_in_an_event_are_refused_by_name(self, catalogue: PostgresCatalogue) -> None:
+    def test_null_bytes_in_an_event_are_refused_by_name(self, catalogue: Catalogue) -> None:
         with pytest.raises(CatalogueValueRefused):
             catalogue.record_event(EVENTS[2].model_copy(update={"error_fact": "a\0b"}), NOON)
 
     def test_the_same_request_is_one_job_and_another_one_a_conflict(
-        self, catalogue: PostgresCatalogue
+        self, catalogue: Catalogue
     ) -> None:
         assert [catalogue.request(backup_job(), NOON) for _ in range(3)] == [True, False, False]
 
@@ -401,7 +394,7 @@ class TestJobs:
             catalogue.request(backup_job(cluster="other"), NOON)
 
     def test_a_claim_is_exclusive_until_it_lapses_and_ends_with_sending(
-        self, catalogue: PostgresCatalogue
+        self, catalogue: Catalogue
     ) -> None:
         catalogue.request(backup_job(), NOON)
 
@@ -412,7 +405,7 @@ class TestJobs:
         catalogue.mark_sent(JOB, later)
         assert catalogue.claim_unsent(later + HOUR) == []
 
-    def test_a_job_is_sent_again_only_when_it_was_quiet(self, catalogue: PostgresCatalogue) -> None:
+    def test_a_job_is_sent_again_only_when_it_was_quiet(self, catalogue: Catalogue) -> None:
         catalogue.request(backup_job(), NOON)
         assert not catalogue.send_again(JOB, quiet_since=NOON + HOUR)  # not sent yet
         catalogue.mark_sent(JOB, NOON)
@@ -422,33 +415,9 @@ class TestJobs:
         assert catalogue.send_again(JOB, quiet_since=NOON + HOUR)
         assert catalogue.claim_unsent(NOON + HOUR) == [backup_job()]
 
-    def test_eight_instances_make_one_job_of_one_tick(self, catalogue: PostgresCatalogue) -> None:
-        job = BackupJob(job_id=TICK.job_id, cluster="demo", kind=BackupKind.FULL, due=NOON)
-        barrier = threading.Barrier(8)
-
-        def serve(_: int) -> bool:
-            barrier.wait()
-            return catalogue.request_for_tick(TICK, job, NOON)
-
-        with ThreadPoolExecutor(8) as pool:
-            assert sorted(pool.map(serve, range(8))) == [False] * 7 + [True]
-        with ThreadPoolExecutor(8) as pool:
-            claims = list(pool.map(lambda _: catalogue.claim_unsent(NOON), range(8)))
-        assert [job for claim in claims for job in claim] == [job]
-        assert catalogue.served_ticks() == {(TICK.cluster, TICK.kind): NOON}
-
-    def test_a_skipped_tick_is_served_and_makes_no_job(self, catalogue: PostgresCatalogue) -> None:
-        assert catalogue.skip_tick(TICK, NOON)
-        assert not catalogue.skip_tick(TICK, NOON)
-        job = BackupJob(job_id=TICK.job_id, cluster="demo", kind=BackupKind.FULL)
-        assert not catalogue.request_for_tick(TICK, job, NOON)
-
-        with pytest.raises(JobNotFound):
-            catalogue.job(TICK.job_id)
-
     @pytest.mark.parametrize("isolation", ["serializable", "repeatable read", "read committed"])
     def test_concurrent_events_fold_completely_whatever_isolation_is_the_default(
-        self, dsn: str, catalogue: PostgresCatalogue, isolation: str
+        self, dsn: str, catalogue: Catalogue, isolation: str
     ) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(
@@ -467,7 +436,7 @@ class TestJobs:
 
 class TestQuarantine:
     def test_it_counts_what_comes_again_and_forgets_what_was_accepted(
-        self, dsn: str, catalogue: PostgresCatalogue
+        self, dsn: str, catalogue: Catalogue
     ) -> None:
         for hour in range(3):
             catalogue.set_aside("full/a'; DROP TABLE job; --", "corrupt", "x", NOON + hour * HOUR)
@@ -608,9 +577,7 @@ def test_the_reference_names_every_table_and_column(dsn: str) -> None:
     assert missing == []
 
 
-def test_times_keep_their_microseconds(
-    catalogue: PostgresCatalogue, repository: SignedRepository
-) -> None:
+def test_times_keep_their_microseconds(catalogue: Catalogue, repository: SignedRepository) -> None:
     catalogue.record(verified(repository, repository.commit()), NOON)
     [row] = catalogue.content()["backup"]
     assert isinstance(row["started_at"], datetime)

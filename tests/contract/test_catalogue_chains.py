@@ -11,6 +11,7 @@ import pytest
 from functions.blob_incremental_committed import blob_incremental_committed
 from functions.intake import take_in_backup, take_in_report
 from functions.timer_reconcile import reconcile
+from shared.catalogue.ports import Catalogue
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
 from shared.catalogue.rebuild import rebuild
 from shared.domain.backup import BackupFacts
@@ -21,12 +22,14 @@ from shared.repository import layout
 from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.documents import ChainLinkProof
 from shared.repository.layout import ProofPointer
+from tests.harness.both_catalogues import catalogue_of
 from tests.harness.catalogue_server import CatalogueServer, running_catalogue_server
 from tests.harness.control_plane import ControlPlane
 from tests.harness.memory_queue import MemoryQueue
 from tests.harness.signed_repository import NOON, Committed, SignedRepository
 
 HOUR = timedelta(hours=1)
+BOTH_CATALOGUES = True
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +39,19 @@ def server() -> Iterator[CatalogueServer]:
 
 
 @pytest.fixture
-def plane(server: CatalogueServer, tmp_path: Path) -> ControlPlane:
+def catalogue(request: pytest.FixtureRequest) -> Catalogue:
+    return catalogue_of(request)
+
+
+@pytest.fixture
+def plane(catalogue: Catalogue, tmp_path: Path) -> ControlPlane:
     store = DirectoryBlobStore(tmp_path)
     for container in layout.CONTAINERS:
         store.create_container(container)
     repository = SignedRepository(store)
     repository.register()
     queues = {name: MemoryQueue() for name in JOB_QUEUES}
-    return ControlPlane(repository, PostgresCatalogue(server.database()), queues)
+    return ControlPlane(repository, catalogue, queues)
 
 
 def at(number: int) -> dict[str, Any]:

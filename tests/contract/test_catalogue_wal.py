@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from shared.catalogue import finding_ledger
+from shared.catalogue.ports import Catalogue
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
 from shared.domain.cluster import cluster_name
 from shared.domain.finding_rules import FindingCode, FindingScope
@@ -28,6 +29,7 @@ from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.header_verification import verify_header
 from shared.repository.reports import read_report
 from shared.repository.wal_listing import ArchiveSnapshot
+from tests.harness.both_catalogues import catalogue_of
 from tests.harness.catalogue_server import CatalogueServer, running_catalogue_server
 from tests.harness.deadline import wait_until
 from tests.harness.signed_repository import NOON, Committed, SignedRepository
@@ -38,6 +40,7 @@ MINUTE = timedelta(minutes=1)
 WAL_SCOPE = [FindingScope.WAL]
 BEHIND = Finding(FindingCode.BEHIND, "archive", NOON, "900 s behind")
 GAP = Finding(FindingCode.GAP, "timeline 1 before 0/2000000", NOON, "a gap")
+BOTH_CATALOGUES = True
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +55,8 @@ def dsn(server: CatalogueServer) -> str:
 
 
 @pytest.fixture
-def catalogue(dsn: str) -> PostgresCatalogue:
-    return PostgresCatalogue(dsn)
+def catalogue(request: pytest.FixtureRequest) -> Catalogue:
+    return catalogue_of(request)
 
 
 def progress(minute: int, writer: str = "receive", **more: object) -> WalProgress:
@@ -109,9 +112,7 @@ EVENTS: tuple[WalEvent, ...] = (
 
 
 class TestReports:
-    def test_d03_ten_deliveries_are_one_report(
-        self, catalogue: PostgresCatalogue, dsn: str
-    ) -> None:
+    def test_d03_ten_deliveries_are_one_report(self, catalogue: Catalogue, dsn: str) -> None:
         for event in (progress(1), conflict(1), gap(1)):
             new = [catalogue.record_wal_event(event, NOON + n * DAY) for n in range(1, 11)]
             assert new == [True] + [False] * 9
@@ -120,7 +121,7 @@ class TestReports:
         with psycopg.connect(dsn) as connection:
             assert connection.execute("SELECT count(*) FROM wal_report").fetchone() == (3,)
 
-    def test_d04_an_older_report_never_replaces_a_newer(self, catalogue: PostgresCatalogue) -> None:
+    def test_d04_an_older_report_never_replaces_a_newer(self, catalogue: Catalogue) -> None:
         for events in permutations([progress(1), progress(2), progress(3)]):
             for event in events:
                 catalogue.record_wal_event(event, LATER)
@@ -148,7 +149,7 @@ class TestReports:
             progress(2, host="db1/2"),
         ]
 
-    def test_each_writer_and_each_cluster_has_its_own(self, catalogue: PostgresCatalogue) -> None:
+    def test_each_writer_and_each_cluster_has_its_own(self, catalogue: Catalogue) -> None:
         mine = [progress(2), progress(1, "agent")]
         for event in (*mine, progress(5, cluster="other")):
             catalogue.record_wal_event(event, LATER)
@@ -157,7 +158,7 @@ class TestReports:
         assert catalogue.wal_events(OTHER) == [progress(5, cluster="other")]
 
     def test_a_time_in_the_future_does_not_silence_the_reports_that_follow(
-        self, catalogue: PostgresCatalogue
+        self, catalogue: Catalogue
     ) -> None:
         catalogue.record_wal_event(progress(60 * 24 * 365), NOON)
         [kept] = catalogue.wal_events(DEMO)
@@ -166,12 +167,12 @@ class TestReports:
         assert catalogue.record_wal_event(progress(1), NOON + MINUTE)
         assert catalogue.wal_events(DEMO) == [progress(1)]
 
-    def test_d06_null_bytes_are_refused_by_name(self, catalogue: PostgresCatalogue) -> None:
+    def test_d06_null_bytes_are_refused_by_name(self, catalogue: Catalogue) -> None:
         with pytest.raises(CatalogueValueRefused):
             catalogue.record_wal_event(progress(1, host="a\0b"), LATER)
         assert catalogue.wal_events(DEMO) == []
 
-    def test_concurrent_deliveries_leave_the_newest(self, catalogue: PostgresCatalogue) -> None:
+    def test_concurrent_deliveries_leave_the_newest(self, catalogue: Catalogue) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: catalogue.record_wal_event(progress(n), LATER), range(24)))
 
@@ -206,9 +207,7 @@ def taken(turn: int) -> ArchiveSnapshot:
 
 
 class TestLooks:
-    def test_freshness_and_snapshot_are_read_back_to_the_letter(
-        self, catalogue: PostgresCatalogue
-    ) -> None:
+    def test_freshness_and_snapshot_are_read_back_to_the_letter(self, catalogue: Catalogue) -> None:
         assert (catalogue.freshness(DEMO), catalogue.archive_snapshot(DEMO)) == (None, None)
         catalogue.record_freshness(seen(1))
         catalogue.put_archive_snapshot(DEMO, taken(1), NOON)
@@ -217,7 +216,7 @@ class TestLooks:
         assert catalogue.archive_snapshot(DEMO) == taken(1)
         assert (catalogue.freshness(OTHER), catalogue.archive_snapshot(OTHER)) == (None, None)
 
-    def test_an_older_look_never_replaces_a_newer(self, catalogue: PostgresCatalogue) -> None:
+    def test_an_older_look_never_replaces_a_newer(self, catalogue: Catalogue) -> None:
         for minute in (1, 3, 2):
             catalogue.record_freshness(seen(minute))
             catalogue.put_archive_snapshot(DEMO, taken(minute), NOON + minute * MINUTE)
@@ -226,7 +225,7 @@ class TestLooks:
         assert catalogue.archive_snapshot(DEMO) == taken(3)
 
     def test_what_another_release_wrote_is_found_out_anew(
-        self, catalogue: PostgresCatalogue, dsn: str
+        self, catalogue: Catalogue, dsn: str
     ) -> None:
         catalogue.record_freshness(seen(1))
         catalogue.put_archive_snapshot(DEMO, taken(1), NOON)
@@ -236,7 +235,7 @@ class TestLooks:
 
         assert (catalogue.freshness(DEMO), catalogue.archive_snapshot(DEMO)) == (None, None)
 
-    def test_none_of_it_is_a_fact_of_the_repository(self, catalogue: PostgresCatalogue) -> None:
+    def test_none_of_it_is_a_fact_of_the_repository(self, catalogue: Catalogue) -> None:
         before = catalogue.content()
         catalogue.record_freshness(seen(1))
         catalogue.put_archive_snapshot(DEMO, taken(1), NOON)
@@ -251,7 +250,7 @@ class TestLooks:
 
 
 class TestFindings:
-    def test_a_finding_opens_once_and_closes_once(self, catalogue: PostgresCatalogue) -> None:
+    def test_a_finding_opens_once_and_closes_once(self, catalogue: Catalogue) -> None:
         first = catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND, GAP], NOON)
         worse = Finding(BEHIND.code, BEHIND.object, NOON + MINUTE, "960 s behind")
         second = catalogue.settle_findings(DEMO, WAL_SCOPE, [worse], NOON + MINUTE)
@@ -270,7 +269,7 @@ class TestFindings:
         ]
         assert len(catalogue.findings(DEMO, closed_since=NOON + 2 * MINUTE)) == 1
 
-    def test_one_that_comes_back_is_opened_again(self, catalogue: PostgresCatalogue) -> None:
+    def test_one_that_comes_back_is_opened_again(self, catalogue: Catalogue) -> None:
         opened = [
             catalogue.settle_findings(DEMO, WAL_SCOPE, found, NOON + minute * MINUTE).opened
             for minute, found in enumerate([[GAP], [], [GAP]])
@@ -278,7 +277,7 @@ class TestFindings:
         assert opened == [(GAP,), (), (GAP,)]
         assert len(catalogue.findings(DEMO, closed_since=NOON)) == 2
 
-    def test_another_scope_closes_nothing(self, catalogue: PostgresCatalogue) -> None:
+    def test_another_scope_closes_nothing(self, catalogue: Catalogue) -> None:
         evidence = {"used": "9 GB", "budget": "10 GB"}
         full = Finding(FindingCode.STORAGE_NEARLY_FULL, "budget", NOON, "90 % used", evidence)
         catalogue.settle_findings(DEMO, WAL_SCOPE, [GAP], NOON)
@@ -289,9 +288,7 @@ class TestFindings:
         [kept] = catalogue.findings(DEMO)
         assert (kept.cluster, kept.finding, kept.finding.evidence) == (DEMO, full, evidence)
 
-    def test_a_code_of_another_release_is_left_alone(
-        self, catalogue: PostgresCatalogue, dsn: str
-    ) -> None:
+    def test_a_code_of_another_release_is_left_alone(self, catalogue: Catalogue, dsn: str) -> None:
         catalogue.settle_findings(DEMO, WAL_SCOPE, [GAP], NOON)
         with psycopg.connect(dsn) as connection:
             connection.execute("UPDATE finding SET code = 'of-tomorrow'")
@@ -299,13 +296,13 @@ class TestFindings:
         assert catalogue.findings(DEMO) == []
         assert catalogue.settle_findings(DEMO, list(FindingScope), [], NOON).closed == ()
 
-    def test_clusters_do_not_see_one_anothers(self, catalogue: PostgresCatalogue) -> None:
+    def test_clusters_do_not_see_one_anothers(self, catalogue: Catalogue) -> None:
         catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND], NOON)
         assert catalogue.settle_findings(OTHER, WAL_SCOPE, [BEHIND], NOON).opened == (BEHIND,)
         assert catalogue.settle_findings(OTHER, WAL_SCOPE, [], NOON).closed == (BEHIND,)
         assert [one.finding for one in catalogue.findings(DEMO)] == [BEHIND]
 
-    def test_opening_closes_nothing(self, catalogue: PostgresCatalogue) -> None:
+    def test_opening_closes_nothing(self, catalogue: Catalogue) -> None:
         catalogue.settle_findings(DEMO, WAL_SCOPE, [BEHIND], NOON)
 
         changes = catalogue.open_findings(DEMO, [GAP], NOON)
@@ -314,7 +311,7 @@ class TestFindings:
         assert {one.finding for one in catalogue.findings(DEMO)} == {BEHIND, GAP}
 
     def test_one_that_was_opened_while_others_were_looking_stays_open(
-        self, catalogue: PostgresCatalogue
+        self, catalogue: Catalogue
     ) -> None:
         began = NOON
         catalogue.open_findings(DEMO, [GAP], NOON + MINUTE)
@@ -323,7 +320,7 @@ class TestFindings:
         assert catalogue.settle_findings(DEMO, WAL_SCOPE, [], NOON + 2 * MINUTE).closed == (GAP,)
 
     def test_of_two_instances_at_once_the_second_waits_and_opens_nothing(
-        self, catalogue: PostgresCatalogue, dsn: str
+        self, catalogue: Catalogue, dsn: str
     ) -> None:
         with (
             psycopg.connect(dsn, row_factory=dict_row) as first,
@@ -351,9 +348,7 @@ def repository(tmp_path: Path) -> SignedRepository:
     return made
 
 
-def taken_in(
-    catalogue: PostgresCatalogue, repository: SignedRepository, backup: Committed
-) -> Committed:
+def taken_in(catalogue: Catalogue, repository: SignedRepository, backup: Committed) -> Committed:
     fact = verify_header(repository.store, backup.ref, repository.pinned)
     catalogue.record(fact, NOON)
     return backup
@@ -361,7 +356,7 @@ def taken_in(
 
 class TestNewestBase:
     def test_it_is_the_newest_backup_that_was_not_found_damaged(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository
+        self, catalogue: Catalogue, repository: SignedRepository
     ) -> None:
         assert catalogue.newest_base(DEMO) is None
         first = taken_in(catalogue, repository, repository.commit())
@@ -381,7 +376,7 @@ class TestNewestBase:
         assert base.at == NOON
 
     def test_without_its_own_log_it_needs_the_archive_from_its_start(
-        self, catalogue: PostgresCatalogue, repository: SignedRepository, dsn: str
+        self, catalogue: Catalogue, repository: SignedRepository, dsn: str
     ) -> None:
         taken_in(catalogue, repository, repository.commit())
         with psycopg.connect(dsn) as connection:

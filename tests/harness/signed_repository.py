@@ -26,6 +26,8 @@ from shared.repository.documents import (
 )
 from shared.repository.layout import BackupRef
 from shared.repository.pinned_keys import PinnedKey
+from shared.repository.proofs import remember
+from shared.repository.reports import read_report
 from shared.repository.signatures import PinnedKeys, document_digest, sign_document
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -129,6 +131,13 @@ class SignedRepository:
         name = layout.verification_report(backup.ref.cluster, report_id)
         self.store.create(name, sign_document(report, self.signer))
         return name
+
+    def prove(self, backup: Committed, report_id: str, **changes: Any) -> None:
+        """As `verify`, and whoever looks for the backup's verification finds it."""
+        name = self.verify(backup, report_id, **changes)
+        report = read_report(self.store, name, self.pinned).report
+        assert isinstance(report, VerificationReport)
+        remember(self.store, report)
 
     def drill(self, backup: Committed, report_id: str, verdict: DrillVerdict) -> BlobName:
         """A signed drill report."""

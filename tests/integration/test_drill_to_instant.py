@@ -13,7 +13,9 @@ from shared.domain.cluster import cluster_name
 from shared.domain.drill import CheckOutcome
 from shared.errors import Unavailable
 from shared.repository import layout
+from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.documents import DrillReport
+from shared.repository.read_only_store import ReadOnlyStore
 from shared.repository.reports import read_report
 from tests.harness.archived_history import (
     COMMITS,
@@ -128,6 +130,21 @@ def test_a_drill_to_a_random_instant_takes_one_that_the_chance_names(
     assert report.target.startswith("random (time ")
     assert report.reached_time is not None
     assert history.commits[COMMITS - 1].time < report.reached_time < history.last.time
+
+
+def test_a_drill_from_the_secondary_reads_its_wal_there_too(
+    history: History, site: Site, place: Path
+) -> None:
+    primary = DirectoryBlobStore(place / "primary")  # where nothing is left
+    primary.create_container(layout.EVIDENCE)
+    services = site.services()
+    changed = replace(services, store=primary, secondary=ReadOnlyStore(services.store))
+    request = DrillRequest(target="latest", from_secondary=True)
+    report = drill(changed, site.cluster, request)
+    assert report.verdict == "proven", report.reason
+    assert (report.reached_time, report.from_secondary) == (history.last.time, True)
+    name = layout.drill_report(cluster_name(CLUSTER), report.id)
+    assert read_report(primary, name, services.pinned).report == report
 
 
 def test_without_wal_a_random_drill_proves_the_backup_and_says_so(

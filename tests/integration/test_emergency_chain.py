@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 from psycopg import sql
@@ -98,7 +99,7 @@ def _backed_up(worker_folder: Path, key_set: KeySet) -> Iterator[Callable[[int],
 
         @cache
         def back_up_chain(major: int) -> Scene:
-            folder = worker_folder / f"emergency-chain-{major}"
+            folder = Path(mkdtemp(prefix=f"emergency-chain-{major}-", dir=worker_folder))
             make_reachable_directory(folder, server_account())
             options = ClusterOptions(fsync=False, settings=SETTINGS)
             source = PostgresServer.create(programs_of(major), folder / "source", options)

@@ -3,6 +3,7 @@
 One bad function makes the host refuse the whole app, so a mistake must show here.
 """
 
+import base64
 import json
 import os
 import subprocess
@@ -22,6 +23,16 @@ WORKER = ROOT / "tests" / "harness" / "functions_worker.py"
 pytestmark = pytest.mark.integration
 
 Call = Mapping[str, Any]
+
+TENANT = "11111111-2222-3333-4444-555555555555"
+_CLAIMS = {"aud": "api-id", "tid": TENANT, "oid": "anna", "roles": "reader"}
+_PRINCIPAL = {
+    "auth_typ": "aad",
+    "claims": [{"typ": name, "val": value} for name, value in _CLAIMS.items()],
+}
+READER = {
+    "headers": {"x-ms-client-principal": base64.b64encode(json.dumps(_PRINCIPAL).encode()).decode()}
+}
 
 
 def run_worker(
@@ -94,9 +105,26 @@ class TestOurApp:
                 "queueName": "pgkeep-wal-events",
                 "connection": "PGKEEP_HOST_QUEUES",
             },
-            "http_backups": {"route": "backups", "authLevel": "FUNCTION"},
-            "http_drills": {"route": "drills/{id?}", "authLevel": "FUNCTION"},
-            "http_wal": {"route": "wal", "authLevel": "FUNCTION", "methods": ["GET"]},
+            "queue_poison_events": {
+                "queueName": "pgkeep-events-poison",
+                "connection": "PGKEEP_HOST_QUEUES",
+            },
+            "queue_poison_wal_events": {
+                "queueName": "pgkeep-wal-events-poison",
+                "connection": "PGKEEP_HOST_QUEUES",
+            },
+            "queue_poison_backup": {
+                "queueName": "pgkeep-backup-poison",
+                "connection": "PGKEEP_HOST_QUEUES",
+            },
+            "queue_poison_blobs": {
+                "queueName": "webjobs-blobtrigger-poison",
+                "connection": "PGKEEP_HOST_REPOSITORY",
+            },
+            "http_backups": {"route": "backups", "authLevel": "ANONYMOUS"},
+            "http_restores": {"route": "restores/{id?}", "authLevel": "ANONYMOUS"},
+            "http_restore_decision": {"route": "restores/{id}/decision", "methods": ["POST"]},
+            "http_wal": {"route": "wal", "authLevel": "ANONYMOUS", "methods": ["GET"]},
             "http_health": {"route": "health", "authLevel": "ANONYMOUS", "methods": ["GET"]},
         }
         for name, fields in wanted.items():
@@ -109,20 +137,26 @@ class TestOurApp:
                 ROOT,
                 [
                     get("http_health", "health"),
-                    get("http_backups", "backups", query={"cluster": "demo"}),
-                    get("http_drills", "drills/x", params={"id": "x"}),
-                    get("http_wal", "wal", query={"cluster": "demo"}),
+                    get("http_backups", "backups", query={"cluster": "demo"}, **READER),
+                    get("http_drills", "drills/x", params={"id": "x"}, **READER),
+                    get("http_wal", "wal", query={"cluster": "demo"}, **READER),
+                    get("http_clusters", "clusters/demo", params={"name": "demo"}, **READER),
+                    get("http_openapi", "openapi.json", **READER),
+                    get("http_backups", "backups"),
                 ],
                 environment,
             )["answers"]
 
-        assert [answer["raised"] for answer in answers] == [None] * 4
-        assert [answer["status"] for answer in answers] == ["200", "200", "404", "200"]
+        assert [answer["raised"] for answer in answers] == [None] * 7
+        statuses = [answer["status"] for answer in answers]
+        assert statuses == ["200", "200", "404", "200", "200", "200", "401"]
         assert json.loads(answers[0]["body"]) == {"status": "ok"}
         assert json.loads(answers[1]["body"]) == {"backups": []}
         assert json.loads(answers[2]["body"])["code"] == "job-not-found"
         [shown] = json.loads(answers[3]["body"])["clusters"]
         assert (shown["cluster"], shown["freshness"], shown["findings"]) == ("demo", None, [])
+        assert json.loads(answers[4]["body"])["cluster"] == "demo"
+        assert json.loads(answers[5]["body"])["openapi"] == "3.1.0"
 
     def test_without_a_catalogue_health_is_degraded_and_nothing_leaks(self, tmp_path: Path) -> None:
         environment = settings(tmp_path, "host=127.0.0.1 port=1 password=sesame dbname=x")
@@ -159,12 +193,17 @@ def settings(directory: Path, dsn: str) -> Mapping[str, str]:
         credential = {{ kind = "emulator-key", account_key = "a2V5" }}
         [catalogue]
         dsn = "{dsn}"
+        [access]
+        type = "easy-auth"
+        tenant_id = "{TENANT}"
+        audiences = ["api-id"]
         [[cluster]]
         name = "demo"
         dsn = "host=nowhere"
         """
     )
     return {
+        "WEBSITE_AUTH_ENABLED": "True",
         "PGKEEP_CONFIG": str(directory / "pgkeep.toml"),
         # The host's connections and schedules lie beside our settings and must not be read as such.
         "PGKEEP_HOST_REPOSITORY__blobServiceUri": "https://x.blob.core.windows.net",

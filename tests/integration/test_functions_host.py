@@ -161,6 +161,22 @@ def test_a_blob_that_fails_five_times_goes_to_the_poison_queue(stage: Stage) -> 
     }
 
 
+def test_what_fails_in_a_poison_queue_stays_there(stage: Stage) -> None:
+    """As with Azure's host, which makes no poison queue for one: the message comes back later."""
+    (stage.folder / "function_app.py").write_text(APP.replace("%EVENTS%", "events-poison"))
+    (stage.folder / "host.json").write_text(
+        json.dumps({"version": "2.0", "extensions": {"queues": {"maxDequeueCount": 1}}})
+    )
+    with stage.queues.create_queue("events-poison") as queue, stage.hosted():
+        queue.send_message("YmFk")
+        queue.send_message("not base64!")
+        assert until(lambda: stage.notes() == ["message bad 1"])
+    with stage.queues.get_queue_client("events-poison") as queue:
+        assert queue.get_queue_properties().approximate_message_count == 2
+    names = {queue.name for queue in stage.queues.list_queues()}
+    assert "events-poison-poison" not in names
+
+
 def poison_of_blobs(stage: Stage) -> list[str]:
     try:
         texts = stage.poison("webjobs-blobtrigger-poison")

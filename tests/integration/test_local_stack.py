@@ -65,12 +65,11 @@ def programs_of(*folders: str | Path) -> list[str]:
     return found
 
 
-def status(found: dict[str, str], path: str, *, key: bool) -> int:
-    secret = Path(found["functions_key_file"]).read_text()
+def status(found: dict[str, str], path: str, *, token: str = "") -> int:
     address = urlsplit(found["functions_url"]).netloc
     with closing(HTTPConnection(address, timeout=30)) as connection:
         try:
-            connection.request("GET", path, headers={"x-functions-key": secret} if key else {})
+            connection.request("GET", path, headers={"authorization": f"Bearer {token}"})
         except OSError:
             pytest.fail(f"no answer: {(Path(found['directory']) / 'up.log').read_text()}")
         return connection.getresponse().status
@@ -90,13 +89,14 @@ def test_two_stacks_run_side_by_side_and_down_ends_just_one(folder: Path) -> Non
         assert one["functions_url"] != two["functions_url"]
         assert one["blob_url"] != two["blob_url"]
         for found in (one, two):
-            assert status(found, "/api/health", key=False) == 200
-            assert status(found, "/api/backups", key=False) == 401
-            assert status(found, "/api/backups", key=True) == 200
+            token = local("token", Path(found["directory"]), "--role", "reader").stdout.strip()
+            assert status(found, "/api/health") == 200
+            assert status(found, "/api/backups") == 401
+            assert status(found, "/api/backups", token=token) == 200
         assert local("down", first).stdout == "ended\n"
         assert programs_of(f"{first}/") == []
         assert not Path(one["data"]).exists()
-        assert status(two, "/api/health", key=False) == 200
+        assert status(two, "/api/health") == 200
     finally:
         local("down", first)
         local("down", second)
@@ -159,7 +159,7 @@ def test_a_running_stack_is_not_started_again_and_a_killed_one_is(folder: Path) 
     holder = json.loads((folder / "stack.json").read_text())["holder"]
     os.kill(holder["pid"], signal.SIGKILL)
     assert wait_until(lambda: programs_of(folder) == [], GONE_S), programs_of(folder)
-    assert status(up(folder), "/api/health", key=False) == 200
+    assert status(up(folder), "/api/health") == 200
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
@@ -224,6 +224,6 @@ def test_a_normal_user_needs_no_root(folder: Path) -> None:
         **unprivileged.identity(account),
     )
     assert done.returncode == 0, done.stderr
-    assert status(json.loads(done.stdout), "/api/health", key=False) == 200
+    assert status(json.loads(done.stdout), "/api/health") == 200
     holder = record(json.loads((folder / "stack.json").read_text())["holder"]["pid"])
     assert holder is not None

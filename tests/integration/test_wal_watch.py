@@ -7,19 +7,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import azure.functions as func
 import pytest
 
-from functions.http_protocol import answer
-from functions.http_wal import show_wal
 from functions.intake import take_in_backup
 from functions.queue_wal_event import take_in_wal_event
 from functions.timer_freshness import look_at_all
 from functions.wiring import Services
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
 from shared.domain.cluster import ClusterName, cluster_name
+from shared.domain.finding_rules import FindingScope
 from shared.domain.freshness import WalFreshness
 from shared.domain.lsn import Lsn
 from shared.domain.wal_findings import CONFLICT_STANDS, GAP_SETTLES
@@ -33,6 +32,7 @@ from shared.repository.wal_metadata import WalMetadata
 from shared.settings import ClusterSettings
 from tests.harness.catalogue_server import CatalogueServer, running_catalogue_server
 from tests.harness.control_plane import ControlPlane
+from tests.harness.http_caller import calling
 from tests.harness.signed_repository import KID, NOON, SignedRepository
 from tests.harness.worker_services import WatchedStore
 
@@ -117,17 +117,19 @@ class Watch:
         return found
 
     def open(self) -> list[str]:
-        return sorted(one.finding.code.value for one in self.plane.catalogue.findings(DEMO))
+        found = self.plane.catalogue.findings(DEMO)
+        of_wal = (one.finding for one in found if one.finding.scope is FindingScope.WAL)
+        return sorted(finding.code.value for finding in of_wal)
 
     def told(self, event: str) -> list[str]:
-        """Codes of all findings that were logged with `event`, in order."""
+        """Codes that were logged with `event`, in order; of findings, those about WAL."""
         fields = [record.fields for record in self.log.records if record.message == event]  # type: ignore[attr-defined]
-        return [str(one["code"]) for one in fields]
+        codes = [str(one["code"]) for one in fields]
+        return [code for code in codes if "finding" not in event or code.startswith("wal-")]
 
     def shown(self, **params: str) -> tuple[int, Any]:
-        request = func.HttpRequest("GET", "/api/wal", params=params, body=b"")
-        response = answer(lambda: show_wal(self.services, request))
-        return response.status_code, json.loads(response.get_body())
+        with TemporaryDirectory() as folder, calling(self.plane, Path(folder)) as web:
+            return web.get("/api/wal", **params)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ class RunningStack:
     edges: Edges
 
     def http(self, method: str, path: str, body: object = None) -> Any:
-        return call(self.edges.url, self.edges.key, method, path, body)
+        return call(self.edges.url, self.edges.token(), method, path, body)
 
     def backups(self) -> list[dict[str, Any]]:
         """As the function app lists them; none while it cannot."""

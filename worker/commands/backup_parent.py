@@ -23,10 +23,10 @@ from shared.repository.layout import BackupRef
 from shared.repository.proofs import newest_verification
 from shared.settings import ClusterSettings
 from worker.commands.backup_source import BackupSourceServer, await_start_beyond
+from worker.commands.cluster_login import connect_to
 from worker.commands.committed_backups import believed, newest_first
 from worker.commands.opened_backup import BackupIncomplete, OpenedBackup, require_complete
 from worker.commands.services import Services
-from worker.commands.cluster_login import connect_to
 from worker.postgres.cluster_facts import ServerFacts
 from worker.postgres.wal_summaries import wal_summaries
 

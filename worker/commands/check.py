@@ -20,6 +20,7 @@ from worker.commands.backup_source import require_usable, standby_settings
 from worker.commands.cluster_identity import WrongSystem, signer_of
 from worker.commands.cluster_login import connect_to, conninfo_of
 from worker.commands.incremental_check import incrementals
+from worker.commands.secondary import from_secondary
 from worker.commands.services import Services
 from worker.postgres.cluster_facts import ServerFacts, server_facts
 from worker.postgres.connection import connect
@@ -69,6 +70,8 @@ def _repository_checks(services: Services) -> Iterator[Named]:
     yield "signing key", partial(_signing_key, services)
     if services.settings.keys.unwrap:
         yield "unwrapping key", partial(_unwrapping_key, services)
+    if services.secondary is not None:
+        yield "secondary", partial(_secondary, services)
 
 
 def _cluster_checks(services: Services, cluster: ClusterSettings) -> Iterator[Named]:
@@ -132,6 +135,15 @@ def _unwrapping_key(services: Services) -> str:
         )
     )
     return "a data key that was wrapped here can be unwrapped here"
+
+
+def _secondary(services: Services) -> str:
+    there = from_secondary(services)
+    next(iter(there.store.list(layout.EVIDENCE)), None)
+    reached = there.elsewhere.last_sync_time if there.elsewhere else None
+    if reached is None:
+        return "it can be read; its Last Sync Time is not told to this identity"
+    return f"it can be read, as of Last Sync Time {reached:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _replication(services: Services, cluster: ClusterSettings) -> str:

@@ -47,6 +47,7 @@ from worker.commands.restore import (
     apply_restore,
     prepare_restore,
 )
+from worker.commands.secondary import from_secondary
 from worker.commands.services import Services, Stopwatch
 from worker.commands.signed_reports import known_report, store_report
 from worker.commands.source_facts import read_facts
@@ -72,7 +73,7 @@ _IN_THE_WAY = (Refused, InstanceLacksLibrary, InstanceStarved, InstanceTimeout, 
 class DrillRequest:
     """`label` None means the newest backup; `drill_id` makes the drill idempotent. `target` reads
     as parse_drill_target has it; None is the end of the backup. `level` is the duty that it
-    fulfils, and only reported.
+    fulfils, and only reported. `from_secondary`: the copy in the second region is drilled.
     """
 
     label: str | None = None
@@ -97,6 +98,8 @@ def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -
     Raises BackupNotFound, what reading the backup's document or keys raises, and Unavailable
     when the storage does not answer: these say nothing about the backup.
     """
+    if request.from_secondary:
+        services = from_secondary(services)
     drill_id = request.drill_id or str(uuid4())
     name = layout.drill_report(cluster_name(cluster.name), drill_id)
     known = known_report(services, name, DrillReport)
@@ -107,7 +110,7 @@ def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -
     watch = Stopwatch(services.clocks.monotonic)
     ref = find_backup(services.store, cluster_name(cluster.name), request.label)
     stored = read_backup(services.store, ref, services.pinned)
-    findings = Findings(Instant(stored), request.target, services.clocks.now())
+    findings = Findings(Instant(stored), request.target, services.clocks.now(), request.level)
     with _scratch(services, cluster, findings) as room:
         try:
             named = request.label is not None

@@ -10,6 +10,7 @@ from shared.domain.drill import (
     TableVerdict,
     drill_verdict,
 )
+from shared.domain.drill_target import DrillLevel
 from shared.domain.recovery_target import ToTime
 from shared.errors import PgkeepError
 from shared.repository.documents import DrillReport
@@ -30,6 +31,7 @@ class Findings:
     instant: Instant
     target: str | None
     asked_at: datetime
+    level: DrillLevel | None = None
     checks: list[Check] = field(default_factory=list)
     tables: tuple[TableVerdict, ...] = ()
     reason: str = ""
@@ -87,6 +89,9 @@ def compose_report(
         wal_waited_ms=round(fetched.waited_s * 1000) if fetched else 0,
         rpo_ms=_lost_ms(findings.newest, _disaster(findings)),
         chain=findings.chain if len(findings.chain) > 1 else (),
+        level=findings.level,
+        from_secondary=services.elsewhere is not None,
+        last_sync_time=services.elsewhere and services.elsewhere.last_sync_time,
     )
 
 

@@ -15,7 +15,7 @@ from shared.jobs.messages import (
     VerifyJob,
 )
 from shared.repository.layout import BackupRef
-from worker.commands.audit import audit
+from worker.commands.audit import AuditRequest, audit
 from worker.commands.backup import BackupRequest, back_up
 from worker.commands.drill import DrillRequest, drill
 from worker.commands.expire import ExpireRequest, expire
@@ -46,7 +46,8 @@ def perform(services: Services, job: AnyJob) -> str | None:  # noqa: PLR0911 - a
             maintain(services, cluster, MaintenanceRequest(until=job.until))
             return None
         case AuditJob():
-            return audit(services, cluster, job).id
+            request = AuditRequest(job.since, job.until, job.job_id)
+            return audit(services, cluster, request).id
         case _:
             assert_never(job)
 

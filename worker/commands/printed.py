@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 
 from rich.console import Console
 from rich.progress import (
@@ -70,6 +71,17 @@ def progress_bars(*, quiet: bool) -> Iterator[ProgressPort]:
     )
     with Progress(*columns, console=console) as progress:
         yield _Bars(progress)
+
+
+def secondary(last_sync_time: datetime | None) -> None:
+    """On standard error, so that one JSON document stays one."""
+    Console(stderr=True, soft_wrap=True).print(secondary_sentence(last_sync_time), markup=False)
+
+
+def secondary_sentence(last_sync_time: datetime | None) -> str:
+    if last_sync_time is None:
+        return "read from the secondary, as it is: nobody tells its Last Sync Time"
+    return f"read from the secondary, as of Last Sync Time {last_sync_time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def backup_outcome(outcome: BackupOutcome, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from shared.domain.recovery_plan import RecoveryWindow
 from shared.domain.recovery_target import TargetAction
 from shared.repository.documents import DrillReport
 from worker.commands.extract import ExtractOutcome
-from worker.commands.printed import OUT, checks, megabytes, print_json
+from worker.commands.printed import OUT, checks, megabytes, print_json, secondary_sentence
 from worker.commands.recover import RecoveryOutcome
 from worker.commands.recovery import PlannedRecovery
 from worker.commands.recovery_rates import Estimate
@@ -118,6 +118,8 @@ def drill_report(report: DrillReport, *, as_json: bool) -> None:
     OUT.print(f"drill of {report.label}: [bold]{report.verdict}[/] ({report.reason})")
     if report.chain:
         OUT.print(f"its chain: {', '.join(report.chain)}", markup=False)
+    if report.from_secondary:
+        OUT.print(secondary_sentence(report.last_sync_time), markup=False)
     phases = ", ".join(f"{name} {ms / 1000:.1f} s" for name, ms in report.phases_ms.items())
     OUT.print(f"RTO {report.rto_ms / 1000:.1f} s: {phases}")
     if report.reached_lsn is not None:

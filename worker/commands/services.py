@@ -7,6 +7,7 @@ from typing import Protocol
 
 from shared.jobs.lease import LeaseStore
 from shared.repository.blob_store import BlobStore
+from shared.repository.replication_status import ReplicationStatus
 from shared.repository.signatures import PinnedKeys, Signer
 from shared.settings import Settings
 from worker.keys.key_ring import KeyRing
@@ -33,8 +34,22 @@ class Clocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The repository is read at its secondary, as of `last_sync_time` if that is known; signed
+    reports go to `reports`.
+    """
+
+    last_sync_time: datetime | None
+    reports: BlobStore
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
-    """Everything a verb may use. `signer` is None where nothing may be signed."""
+    """Everything a verb may use. `signer` is None where nothing may be signed.
+
+    `secondary` is the read-only copy in the second region, if there is one, and `replication` says
+    how far it is. `elsewhere` is there when `store` is that copy.
+    """
 
     settings: Settings
     store: BlobStore
@@ -46,6 +61,14 @@ class Services:
     random: Callable[[int], bytes]
     host: str
     progress: Progress
+    secondary: BlobStore | None = None
+    replication: ReplicationStatus | None = None
+    elsewhere: Elsewhere | None = None
+
+    @property
+    def reports(self) -> BlobStore:
+        """Where signed reports are written, and looked for by their id."""
+        return self.store if self.elsewhere is None else self.elsewhere.reports
 
 
 class Stopwatch:

@@ -50,7 +50,7 @@ def keep_report(services: Services, report: VerificationReport) -> VerificationR
         return report
     name = layout.verification_report(ClusterName(report.cluster), report.id)
     kept = store_report(services, name, report)
-    remember(services.store, kept)
+    remember(services.reports, kept)
     return kept
 
 
@@ -61,5 +61,5 @@ def kept_report(
     name = layout.verification_report(cluster, report_id)
     known = known_report(services, name, VerificationReport)
     if known is not None and services.signer is not None:
-        remember(services.store, known)
+        remember(services.reports, known)
     return known

@@ -15,8 +15,8 @@ from shared.errors import PgkeepError
 from shared.event_log import log_event
 from shared.jobs.wal_events import WalProgress
 from shared.settings import ClusterSettings
-from worker.commands.services import Services
 from worker.commands.cluster_login import connect_to
+from worker.commands.services import Services
 from worker.commands.wal_push import Pushed
 from worker.postgres.archiver_facts import ArchiverFacts, archiver_facts
 

@@ -15,8 +15,8 @@ from shared.errors import PgkeepError
 from shared.event_log import log_event
 from shared.jobs.wal_events import SlotStatus, WalProgress
 from shared.settings import ClusterSettings
-from worker.commands.services import Services
 from worker.commands.cluster_login import connect_to
+from worker.commands.services import Services
 from worker.commands.wal_reporter import WalReporter
 from worker.postgres.wal_facts import wal_facts
 

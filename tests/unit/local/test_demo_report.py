@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from local.demo_guard import Caught, Rehearsal
 from local.demo_printed import print_report
 from local.demo_report import summarise
 from local.demo_rescue import BEFORE, Rescue
@@ -64,6 +65,8 @@ def played(**changes: Any) -> Played:
         "catalogued": {CHAIN[-1]: {"proven": True}},
         "drills": [drill(), latest],
         "rescue": rescue,
+        "caught": Caught("rule save-money would delete", "Change the rule", CHAIN[0], 2.0, 3.0),
+        "rehearsal": Rehearsal(AT, CHAIN[:1], 3, 400, None, ("young",)),
     }
     return Played(**{**story, **changes})
 
@@ -81,6 +84,8 @@ def test_a_story_that_went_well_is_proven_with_the_times_of_its_last_drill() -> 
     ("changes", "words"),
     [
         ({"rescue": None}, "did not come to"),
+        ({"caught": None}, "did not come to"),
+        ({"rehearsal": None}, "did not come to"),
         ({"drills": [drill()]}, "did not come to"),
         ({"catalogued": {}}, "not catalogued"),
         ({"catalogued": {CHAIN[0]: {"proven": True}}}, "not catalogued"),
@@ -116,6 +121,8 @@ def test_people_read_rows_phases_and_both_objectives() -> None:
         "4000, 4000",
         "equal (SHA-256",
         "Drill to the latest",
+        "save-money",
+        "as if it were 2026-11-22",
         "replay",
         *CHAIN,
         "1.0%",

@@ -1,6 +1,7 @@
 """Rows follow from documents alone, and fill their tables completely."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -10,6 +11,7 @@ from shared.domain.drill import DrillVerdict
 from shared.repository.backups import StoredBackup
 from shared.repository.blob_store import BlobName
 from shared.repository.documents import ClusterDocument, SealedObject, VerificationReport, Volume
+from shared.repository.expiry_documents import ExpiryReport
 from shared.repository.header_verification import HeaderVerification, Surroundings, judge
 from shared.repository.layout import backup_of_document
 from shared.repository.reports import StoredReport
@@ -49,7 +51,17 @@ def facts() -> list[Fact]:
         plain_bytes=1,
     )
     header = HeaderVerification(BACKUP, CLUSTER, ())
-    return [CLUSTER, header, StoredReport(verification, "e" * 64), StoredReport(report, "f" * 64)]
+    expiry = ExpiryReport(
+        id=UUID(int=1),
+        cluster="demo",
+        created_at=NOON,
+        plan="a" * 64,
+        staying_count=0,
+        freed_bytes=0,
+        tool="pgkeep test",
+    )
+    reports = (verification, report, expiry)
+    return [CLUSTER, header, *(StoredReport(one, "e" * 64) for one in reports)]
 
 
 def test_each_kind_of_fact_has_a_table_of_its_own() -> None:

@@ -1,8 +1,10 @@
 """Folding a job's reports: any order, any repetition, one result."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from random import Random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ def reports(draw: st.DrawFn) -> JobReport:
     return JobReport(
         kind=kind,
         attempt=draw(st.integers(1, 3)),
+        token=draw(st.sampled_from([None, 5, 6])),
         at=NOON + timedelta(seconds=draw(st.integers(0, 5))),
         succeeded=draw(st.booleans()) if ended else None,
         done_bytes=draw(st.integers(0, 9)),
@@ -66,6 +69,53 @@ def test_finished_before_started_is_finished() -> None:
     assert progress.state.terminal
     assert progress.started_at == started.at
     assert progress.heard_at == finished.at
+
+
+def run(kind: JobEventKind, second: int, token: int | None, **more: Any) -> JobReport:
+    return JobReport(kind, 1, NOON + timedelta(seconds=second), token=token, **more)
+
+
+def test_s07_a_worker_that_was_overtaken_has_no_say_but_its_success_stands() -> None:
+    progress, finished = JobEventKind.PROGRESS, JobEventKind.FINISHED
+    newer = run(progress, 1, 6, done_bytes=10)
+    stale = [
+        run(progress, 50, 5, done_bytes=900),
+        run(finished, 60, 5, succeeded=False, error_code="lease-lost"),
+    ]
+
+    folded = fold_all([newer, *stale])
+
+    assert folded.state is JobState.RUNNING
+    assert (folded.token, folded.done_bytes, folded.heard_at) == (6, 10, newer.at)
+    assert [folded.has_overtaken(report) for report in (newer, *stale)] == [False, True, True]
+    ended = fold(folded, run(finished, 70, 6, succeeded=False, error_code="postgres-gone"))
+    assert ended.state is JobState.FAILED
+    assert ended.finished is not None
+    assert ended.finished.error_code == "postgres-gone"
+    assert fold(ended, run(finished, 60, 5, succeeded=True)).state is JobState.SUCCEEDED
+
+
+def test_b08_a_job_that_was_given_back_is_requested_until_the_next_attempt_is_heard_of() -> None:
+    first = [
+        JobReport(JobEventKind.STARTED, 1, NOON, token=5),
+        JobReport(JobEventKind.RELEASED, 1, NOON, token=5, error_code="postgres-gone"),
+    ]
+    again = JobReport(JobEventKind.PROGRESS, 2, NOON, token=6)
+
+    assert fold_all(first).state is JobState.REQUESTED
+    assert fold_all(first[:1]).state is JobState.RUNNING
+    assert fold_all([*first, again]).state is fold_all([again, *first]).state is JobState.RUNNING
+
+
+def test_s06_only_a_job_that_was_given_up_is_lost() -> None:
+    started = JobReport(JobEventKind.STARTED, 1, NOON)
+    lost, failed = (
+        JobReport(JobEventKind.FINISHED, 1, NOON, succeeded=False, error_code=code)
+        for code in ("job-lost", "postgres-gone")
+    )
+    back = replace(lost, succeeded=True, error_code=None)
+    assert [fold_all([started, end]).lost for end in (lost, failed)] == [True, False]
+    assert not fold_all([lost, back]).lost
 
 
 def test_a_job_without_reports_is_requested_and_one_that_reported_is_running() -> None:

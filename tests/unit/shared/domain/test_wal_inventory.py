@@ -180,6 +180,20 @@ def test_of_many_restore_points_the_newest_by_position_are_kept(added: int) -> N
     assert inventory.ranges[0].points == tuple(points[-POINTS_KEPT:])
 
 
+@given(st.lists(stretches(), max_size=12), st.integers(0, BYTES + 1))
+def test_since_a_position_only_what_lies_below_it_is_left_out(
+    items: list[ArchivedWal], start: int
+) -> None:
+    inventory = WalInventory().adding(items)
+    cut = inventory.since({1: Lsn(start)})
+    expected = [(max(one, start), end) for one, end in model_ranges(items, 1) if end > start]
+    assert [(one.start, one.end) for one in cut.of(1)] == expected
+    assert cut.of(2) == inventory.of(2)
+    assert cut.since({1: Lsn(start)}) == cut
+    before, after = (sum(one.stored_bytes for one in each.of(1)) for each in (inventory, cut))
+    assert 0 <= after <= before
+
+
 def model_ranges(items: Iterable[ArchivedWal], timeline: int) -> Iterable[tuple[int, int]]:
     held = {
         byte for item in items if item.timeline == timeline for byte in range(item.start, item.end)

@@ -19,6 +19,7 @@ from shared.jobs.messages import (
     BackupJob,
     DrillJob,
     JobEvent,
+    MessageTooNew,
     VerifyJob,
     parse_event,
     parse_job,
@@ -78,7 +79,9 @@ def test_only_the_queue_of_the_restore_role_gets_what_must_be_decrypted() -> Non
         ("null", "message: "),
         ("\x00", "invalid json"),
         ('{"verb": "backup\x00"}', "invalid json"),
-        (changed(version=2), "version: "),
+        (changed(version=0), "version: "),
+        (changed(version="2"), "version: "),
+        (changed(version=None), "version: "),
         (changed(verb="delete"), "'delete'"),
         (changed(verb=None), "message: "),
         (changed(job_id="1"), "job_id: "),
@@ -95,6 +98,17 @@ def test_d06_a_poison_message_is_refused_with_its_first_fault(text: str, fact: s
         parse_job(text)
     assert fact in refused.value.fact
     assert not refused.value.retryable
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"verb": "levitate"}, {"colour": "red"}, {"kind": None}, {"job_id": 7}]
+)
+def test_d06_a_newer_version_is_told_from_nonsense_whatever_else_is_new(
+    more: dict[str, object],
+) -> None:
+    for parse in (parse_job, parse_event):
+        with pytest.raises(MessageTooNew, match="version 2, this release knows 1"):
+            parse(changed(version=2, **more))
 
 
 @pytest.mark.parametrize("target", ["soon", "2026-11-22T12:00:00", 7, ""])

@@ -55,12 +55,19 @@ WAL_OBJECTS: st.SearchStrategy[WalObject] = st.one_of(
         st.integers(2 << 20, 1 << 30),
     ),
 )
+MAKERS = {
+    "drills": layout.drill_report,
+    "verifications": layout.verification_report,
+    "expiries": layout.expiry_report,
+}
 # What somebody might put into a container: nearly right, or anything.
 NEARLY = st.one_of(
     st.text(max_size=40),
     st.from_regex(r"base\.(pgdata|\d{1,11})\.\d{1,8}"),
     st.from_regex(r"[a-z-]{1,4}/keys/[a-z0-9]{1,5}(\.rewrap-\d{1,3})?\.json"),
-    st.from_regex(r"[a-z]{1,4}/(drills|verifications)/[^/]{1,9}/report\.json"),
+    st.from_regex(r"[a-z]{1,4}/(drills|verifications|expiries)/[^/]{1,9}/report\.json"),
+    st.from_regex(r"[a-z]{1,4}/expired/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/[0-9a-f-]{36}\.json"),
+    st.from_regex(r"[a-z]{1,4}/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/[a-z.0-9]{1,20}"),
     st.from_regex(r"[a-z]{1,4}/verified/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/\d{8}T\d{12}Z-[^/]{1,9}"),
     st.from_regex(r"[a-z]{1,4}/\d{8}T\d{6}Z-[FI]-[a-z2-7]{4}/backup\.json"),
     st.from_regex(r"[a-z]{1,4}/(0000000[12]/)?0000000[12]([0-9A-F]{16})?(\.[0-9a-z.-]{1,30})?"),
@@ -138,6 +145,25 @@ def test_a_report_s_name_is_read_back(cluster: ClusterName, report: str) -> None
     verification = layout.verification_report(cluster, report)
     assert layout.parse_report(drill) == (cluster, "drills", report)
     assert layout.parse_report(verification) == (cluster, "verifications", report)
+    expiry = layout.expiry_report(cluster, report)
+    assert layout.parse_report(expiry) == (cluster, "expiries", report)
+    assert expiry.path.startswith(layout.expiry_reports_prefix(cluster))
+
+
+@given(REFS, st.uuids().map(str))
+def test_a_tombstone_s_name_is_read_back(ref: BackupRef, run: str) -> None:
+    name = layout.tombstone(ref, run)
+    assert layout.parse_tombstone(name) == (ref, run)
+    assert name.path.startswith(layout.tombstones_prefix(ref.cluster, ref.label))
+    assert name.path.startswith(layout.tombstones_prefix(ref.cluster))
+    assert not is_report(name)
+
+
+@given(
+    REFS, st.sampled_from(["backup.json", "index", "facts", "base.pgdata.0000", "base.16384.12345"])
+)
+def test_a_blob_of_a_backup_is_read_back(ref: BackupRef, own: str) -> None:
+    assert layout.parse_backup_blob(ref.blob(own)) == (ref, own)
 
 
 @given(REFS, TIMES, TIMES, st.uuids().map(str))
@@ -162,8 +188,12 @@ def test_a_foreign_name_is_refused_or_is_the_one_that_we_would_write(
         assert layout.key_record(*layout.parse_key_record(name)) == name
     with suppress(InvalidInput):
         cluster, kind, report = layout.parse_report(name)
-        made = layout.drill_report if kind == "drills" else layout.verification_report
-        assert made(cluster, report) == name
+        assert MAKERS[kind](cluster, report) == name
+    with suppress(InvalidInput):
+        assert layout.tombstone(*layout.parse_tombstone(name)) == name
+    with suppress(InvalidInput):
+        ref, own = layout.parse_backup_blob(name)
+        assert ref.blob(own) == name
     with suppress(InvalidInput):
         assert layout.proof_pointer(layout.parse_proof_pointer(name)) == name
     with suppress(InvalidInput):

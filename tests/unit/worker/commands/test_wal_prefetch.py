@@ -97,8 +97,7 @@ def test_r25_what_comes_next_is_there_before_it_is_asked_for_and_no_more_than_th
     prefetcher.aim(iter(NAMES), MIB)
     wait_until(lambda: storage.at_once == 3, LIMIT_S, "three are read at once")
     storage.open.set()
-    wait_until(lambda: len(kept(tmp_path)) == 8, LIMIT_S, "eight segments are kept")
-    assert kept(tmp_path) == NAMES[:8]
+    wait_until(lambda: kept(tmp_path) == NAMES[:8], LIMIT_S, "eight segments are kept")
     assert [taken(prefetcher, name) for name in NAMES[:8]] == [*map(content_of, NAMES[:8])]
     assert sorted(storage.asked) == NAMES[:8]
     assert storage.most_at_once == 3
