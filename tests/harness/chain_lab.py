@@ -12,9 +12,10 @@ import struct
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from shutil import rmtree
@@ -28,14 +29,22 @@ from shared.domain.backup_index import INCREMENTAL_PREFIX
 from shared.domain.cluster import cluster_name
 from shared.repository import layout
 from shared.repository.backups import read_backup
+from shared.repository.blob_store import BlobName
 from shared.repository.documents import BackupDocument
 from shared.repository.layout import BackupRef
 from tests.harness.deadline import wait_until
 from tests.harness.postgres_clusters import programs_of
-from tests.harness.worker_services import CLUSTER, Site, make_site, verify_with_postgres
+from tests.harness.worker_services import (
+    CLUSTER,
+    Site,
+    WatchedStore,
+    make_site,
+    verify_with_postgres,
+)
 from worker.commands.backup import BackupRequest, back_up
 from worker.commands.opened_backup import OpenedBackup, open_backup
 from worker.commands.restore import restore
+from worker.commands.services import Services
 from worker.keys.generate import KeySet
 from worker.pipeline.sealed_download import read_whole
 
@@ -55,6 +64,10 @@ OPTIONS: Final = ClusterOptions(
         "wal_keep_size": "512MB",
         "allow_in_place_tablespaces": "on",
     },
+)
+# About 20 MB of a new file, which goes into an incremental backup as a whole.
+BULK: Final = (
+    "CREATE TABLE bulk AS SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 30000) n"
 )
 _OPEN_LIMIT_S = 60
 _DEPTH = 4
@@ -88,6 +101,30 @@ class Link:
 
 
 @dataclass
+class _Hold:
+    """Starts the work at the first commit of an archive, and waits there for its WAL."""
+
+    source: PostgresServer
+    start: Callable[[], Future[None]]
+    much_wal: int
+    _work: Future[None] | None = None
+
+    def __call__(self, name: BlobName) -> None:
+        if self._work is None and "/base." in name.path:
+            begin = self._written(0)
+            self._work = self.start()
+            wait_until(lambda: self._written(begin) > self.much_wal, 60, "changes are made")
+
+    def finish(self) -> None:
+        assert self._work is not None, "no archive was committed"
+        self._work.result()
+
+    def _written(self, since: int) -> int:
+        [[position]] = self.source.query("SELECT pg_current_wal_insert_lsn() - '0/0'")
+        return int(position) - since
+
+
+@dataclass
 class ChainLab:
     """A source, its repository, and `place` for everything that is made of the backups."""
 
@@ -109,16 +146,28 @@ class ChainLab:
         assert found
         return str(found[0])
 
-    def take(
-        self,
-        kind: BackupKind = BackupKind.INCREMENTAL,
-        beside: Callable[[], None] = lambda: None,
-    ) -> Link:
-        """One more backup, of the kind that was asked for, while something goes on `beside` it."""
+    def take(self, kind: BackupKind = BackupKind.INCREMENTAL) -> Link:
+        """One more backup, of the kind that was asked for."""
+        return self._take(kind, self.site.services())
+
+    def take_beside(self, work: Callable[[], None], much_wal: int) -> Link:
+        """An incremental backup while `work` goes on, which writes that much WAL meanwhile.
+
+        There must be a tablespace: its archive comes first, and is held up until so much has
+        happened, while most of the data directory, more than sockets hold, is still to be sent.
+        """
+        self.run("DROP TABLE IF EXISTS bulk", BULK)
         with ThreadPoolExecutor(1) as executor:
-            changes = executor.submit(beside)
-            outcome = back_up(self.site.services(), self.site.cluster, BackupRequest(kind=kind))
-            changes.result()
+            hold = _Hold(self.source, partial(executor.submit, work), much_wal)
+            services = self.site.services(
+                store=WatchedStore(self.site.services().store, before=hold)
+            )
+            link = self._take(BackupKind.INCREMENTAL, services)
+            hold.finish()
+        return link
+
+    def _take(self, kind: BackupKind, services: Services) -> Link:
+        outcome = back_up(services, self.site.cluster, BackupRequest(kind=kind))
         assert outcome.document.kind is kind, outcome.document.instead_of_incremental
         return Link(outcome.document, dump_all(self.source))
 

@@ -135,7 +135,8 @@ def test_b13_what_changes_while_backups_run_makes_no_chain_wrong(
         work.go_on(lab.source, STATEMENTS)
         links = [lab.take(BackupKind.FULL)]
         for _ in range(3):
-            links.append(lab.take(beside=partial(work.go_on, lab.source, 4 * STATEMENTS)))
+            changes = partial(work.go_on, lab.source, 4 * STATEMENTS)
+            links.append(lab.take_beside(changes, MUCH_WAL))
             document = links[-1].document
             assert document.stop_lsn - document.start_lsn > MUCH_WAL
         for link, oracle in zip(links[1:], lab.combined_pairwise(*links), strict=True):
