@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from shared.errors import SettingsInvalid
 from shared.event_log import LOGGER, JsonLines
 from shared.jobs.messages import EVENT_QUEUE, JOB_QUEUES
-from shared.settings import Settings, load
+from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.catalogue.ports import Catalogue
@@ -65,7 +65,7 @@ def services() -> Services:
     from shared import adapters
     from shared.catalogue.postgres_catalogue import PostgresCatalogue
 
-    settings = load()
+    settings = adapters.load_settings()
     if settings.catalogue is None:
         raise SettingsInvalid("the settings have no section [catalogue]")
     catalogue = PostgresCatalogue(settings.catalogue.dsn.get_secret_value())

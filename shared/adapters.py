@@ -1,14 +1,16 @@
 """From settings to adapters: what both composition roots need alike, in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from shared import settings as s
 from shared.azure_storage.patience import RetryBudget
 from shared.azure_storage.transport import Credential
-from shared.errors import SettingsInvalid
+from shared.errors import BlobNotFound, SettingsInvalid
 from shared.jobs.azure_queue import AzureQueue, open_queue
 from shared.jobs.blob_lease import open_blob_leases
 from shared.jobs.file_lease import FileLeases
@@ -23,7 +25,7 @@ from shared.repository.azure_credentials import (
     token_credential,
 )
 from shared.repository.azure_replication_status import open_replication_status
-from shared.repository.blob_store import BlobStore
+from shared.repository.blob_store import BlobName, BlobStore
 from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.pinned_keys import PinnedKey, key_fingerprint
 from shared.repository.read_only_store import ReadOnlyStore
@@ -31,6 +33,38 @@ from shared.repository.recorded_account_policies import RecordedAccountPolicies
 from shared.repository.recorded_replication_status import RecordedReplicationStatus
 from shared.repository.replication_status import ReplicationStatus
 from shared.repository.signatures import PinnedKeys
+
+_SETTINGS_LIMIT = 16 << 20  # bytes: ten thousand clusters have a few million
+
+
+def load_settings(source: str | None = None) -> s.Settings:
+    """From a file, or a blob by its URL, read as who PGKEEP_IDENTITY__… says; default: from where
+    PGKEEP_CONFIG says.
+
+    Raises SettingsInvalid, and for a blob what a store raises.
+    """
+    return s.load(source, fetch=settings_document)
+
+
+def settings_document(url: str, variables: Mapping[str, str]) -> str:
+    """The blob's text. Raises SettingsInvalid, StorageUnavailable, StorageDenied."""
+    prefix = f"{s.ENVIRONMENT_PREFIX}IDENTITY__"
+    given = {
+        name.removeprefix(prefix).lower(): value
+        for name, value in variables.items()
+        if name.startswith(prefix)
+    }
+    try:
+        identity = s.Credential.model_validate(given)
+    except ValidationError:
+        raise SettingsInvalid(f"{prefix}… does not say who reads {url}") from None
+    account_url, _, place = url.rpartition("/")
+    account_url, _, container = account_url.rpartition("/")
+    store = open_blob_store(account_url, azure_credential(identity, account_url), threads=1)
+    try:
+        return store.read(BlobName(container, place), limit=_SETTINGS_LIMIT).decode()
+    except (BlobNotFound, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"cannot read {url}: {error}") from None
 
 
 def blob_store(repository: s.AzureRepository | s.DirectoryRepository, threads: int) -> BlobStore:
@@ -130,13 +164,18 @@ def pinned_keys(keys: s.Keys) -> PinnedKeys:
     """Raises SettingsInvalid for a file that cannot be read, PinnedKeyInvalid for its content."""
     pinned = {}
     for item in keys.pinned:
-        try:
-            pem = item.path.read_bytes()
-        except OSError as error:
-            raise SettingsInvalid(f"cannot read {item.path}: {error.strerror}") from None
-        key = PinnedKey.from_pem(pem, item.revoked_after)
+        key = PinnedKey.from_pem(_pinned_pem(item), item.revoked_after)
         pinned[item.key_id or key_fingerprint(key.public_key)] = key
     return pinned
+
+
+def _pinned_pem(item: s.PinnedKey) -> bytes:
+    if item.path is None:
+        return (item.pem or "").encode()
+    try:
+        return item.path.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid(f"cannot read {item.path}: {error.strerror}") from None
 
 
 def azure_credential(credential: s.Credential, account_url: str) -> Credential:

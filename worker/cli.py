@@ -37,6 +37,7 @@ from worker.commands import recover as recover_verb
 from worker.commands.synthetic import SyntheticRequest, synthesize
 from worker.commands.target_options import TargetOptions
 from worker.keys.generate import generate_key_set
+from worker.keys.public_half import public_half
 
 app = typer.Typer(
     name="pgkeep",
@@ -45,7 +46,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="PostgreSQL backup and recovery on Azure that proves it can restore.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Make keys for development and escrow.")
+keys_app = typer.Typer(
+    no_args_is_help=True, help="Make keys for development and escrow; pin those of Key Vault."
+)
 catalogue_app = typer.Typer(no_args_is_help=True, help="The index that blobs can rebuild.")
 app.command("extract")(cli_files.extract_command)
 app.command("expire")(cli_upkeep.expire_command)
@@ -328,6 +331,18 @@ def keys_generate_command(
 ) -> None:
     """Make a wrapping, an escrow, a manifest and a signing key pair as PEM files."""
     printed.keys(generate_key_set(directory), as_json=json)
+
+
+@keys_app.command("describe")
+def keys_describe_command(
+    key_id: Annotated[str, typer.Argument(help="Id of a Key Vault key; newest version if none.")],
+    client_id: Annotated[
+        str | None, typer.Option(help="Ask as this managed identity; default: as the Azure CLI.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print what the settings need to wrap to a Key Vault key, or to believe its signatures."""
+    printed.public_half(public_half(key_id, wiring.person(client_id)), as_json=json)
 
 
 def parse_mappings(texts: list[str]) -> dict[str, str]:

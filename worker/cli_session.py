@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,10 @@ from worker.commands.secondary import from_secondary as reading_there
 from worker.commands.services import Services
 
 Config = Annotated[
-    Path | None, typer.Option("--config", envvar="PGKEEP_CONFIG", help="Path of pgkeep.toml.")
+    str | None,
+    typer.Option(
+        "--config", envvar="PGKEEP_CONFIG", help="pgkeep.toml: its path, or a blob's URL."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 Cluster = Annotated[str, typer.Argument(help="Name of the cluster in the settings.")]
@@ -25,7 +27,7 @@ FromSecondary = Annotated[
 
 @contextmanager
 def open_services(
-    config: Path | None, *, quiet: bool, from_secondary: bool = False
+    config: str | None, *, quiet: bool, from_secondary: bool = False
 ) -> Iterator[Services]:
     """Services of one command, with progress bars unless `quiet`."""
     with printed.progress_bars(quiet=quiet) as progress:

@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared import adapters
 from shared import settings as s
@@ -25,9 +26,16 @@ from worker.keys.key_vault import (
 from worker.keys.local_pem import PemUnwrappingKey, PemWrappingKey
 from worker.keys.signing import KeyVaultSigner, PemSigner
 
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
 
-def load_settings(path: Path | None) -> s.Settings:
-    return s.load(path)
+
+def load_settings(source: str | None) -> s.Settings:
+    """From a file, or a blob by its URL; None: from where PGKEEP_CONFIG says.
+
+    Raises SettingsInvalid.
+    """
+    return adapters.load_settings(source)
 
 
 def services(settings: s.Settings, progress: Progress) -> Services:
@@ -90,6 +98,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def person(client_id: str | None) -> "TokenCredential":
+    """Who types a command: signed in with the Azure CLI, or on a host with an identity."""
+    kind = CredentialKind.MANAGED_IDENTITY if client_id else CredentialKind.AZURE_CLI
+    return token_credential(kind, client_id=client_id)
+
+
 def _key_ring(keys: s.Keys) -> CompositeKeyRing:
     extra = [] if keys.manifest_recipient is None else [_wrapping(keys.manifest_recipient)]
     return CompositeKeyRing(
@@ -101,22 +115,31 @@ def _key_ring(keys: s.Keys) -> CompositeKeyRing:
 
 def _wrapping(key: s.PemKey | s.KeyVaultKey) -> WrappingKey:
     if isinstance(key, s.PemKey):
-        return PemWrappingKey.load(key.path)
+        return PemWrappingKey.load(key.path) if key.path else PemWrappingKey.from_pem(key.pem or "")
+    if key.pem is not None:
+        return KeyVaultWrappingKey.from_pem(key.pem, key.key_id)
     if key.public_jwk is None:
-        raise SettingsInvalid(f"{key.key_id} wraps only with its public_jwk")
+        raise SettingsInvalid(f"{key.key_id} wraps only with its public_jwk, or its pem")
     return KeyVaultWrappingKey.load(key.public_jwk, key.key_id)
 
 
 def _unwrapping(key: s.PemKey | s.KeyVaultKey) -> UnwrappingKey:
     if isinstance(key, s.PemKey):
-        return PemUnwrappingKey.load(key.path, key.passphrase)
+        return PemUnwrappingKey.load(_file_of(key), key.passphrase)
     return KeyVaultUnwrappingKey(key.key_id, _client_for(key.credential))
 
 
 def _signer(key: s.PemKey | s.KeyVaultKey) -> Signer:
     if isinstance(key, s.PemKey):
-        return PemSigner.load(key.path, key.passphrase)
+        return PemSigner.load(_file_of(key), key.passphrase)
     return KeyVaultSigner(key.key_id, _client_for(key.credential))
+
+
+def _file_of(key: s.PemKey) -> Path:
+    """Private halves lie in files of their own. Raises SettingsInvalid."""
+    if key.path is None:
+        raise SettingsInvalid("keys.unwrap and keys.signing need the path of a private key")
+    return key.path
 
 
 def _client_for(credential: s.Credential) -> ClientFor:

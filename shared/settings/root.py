@@ -9,11 +9,12 @@ from shared.errors import SettingsInvalid
 from shared.settings.access import Access, LocalTokens
 from shared.settings.account import Account
 from shared.settings.cluster import ClusterSettings, RestoreTarget
-from shared.settings.inheritance import with_policies
+from shared.settings.inheritance import with_identity, with_policies
 from shared.settings.policy import Policy
 from shared.settings.sections import (
     AzureRepository,
     Catalogue,
+    Credential,
     DirectoryRepository,
     Drill,
     Fleet,
@@ -30,6 +31,9 @@ class Settings(Section):
 
     profile: Literal["development", "production"] = Field(
         "production", description="production refuses keys with a single recipient"
+    )
+    identity: Credential | None = Field(
+        None, description="what every credential is that does not say otherwise"
     )
     repository: Annotated[AzureRepository | DirectoryRepository, Field(discriminator="type")]
     queues: Queues | None = None
@@ -49,11 +53,12 @@ class Settings(Section):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: object) -> object:
-        """Each cluster's table is laid over the policy that it names, and that one over `[policy]`.
+        """Each cluster's table is laid over the policy that it names, and that one over `[policy]`;
+        each credential over `[identity]`.
 
         Tables that do not read are left for the validation of the fields, which names their keys.
         """
-        return with_policies(values) if isinstance(values, dict) else values
+        return with_identity(with_policies(values)) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

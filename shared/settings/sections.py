@@ -1,10 +1,11 @@
 """Sections that hold for a whole process: storage, queues, keys, how hard to work."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -12,6 +13,7 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 
@@ -84,20 +86,44 @@ class Catalogue(Section):
     dsn: SecretStr = Field(description="conninfo of the catalogue database")
 
 
+Keyed = TypeVar("Keyed", bound=Section)
+
+
+def _with_one_source(key: Keyed, path: Path | None, pem: str | None) -> Keyed:
+    if (path is None) == (pem is None):
+        raise ValueError("a key has either a path or a pem")
+    return key
+
+
+def _public(text: str) -> str:
+    if "PRIVATE" in text:
+        raise ValueError("a private key does not belong into the settings")
+    return text
+
+
+PublicPem = Annotated[str, AfterValidator(_public)]
+
+
 class PemKey(Section):
-    """An RSA key in a PEM file."""
+    """A key in PEM: in a file of its own, or its public half in the settings themselves."""
 
     type: Literal["pem"] = "pem"
-    path: Path = Field(description="PEM file; mode 0600 when it holds a private key")
+    path: Path | None = Field(None, description="PEM file; mode 0600 when it holds a private key")
+    pem: PublicPem | None = Field(None, description="the public half itself, instead of a path")
     passphrase: SecretStr | None = Field(None, description="of an encrypted private key")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        return _with_one_source(self, self.path, self.pem)
 
 
 class KeyVaultKey(Section):
-    """A key in Azure Key Vault. Wrapping needs only `public_jwk` and no call."""
+    """A key in Azure Key Vault. Wrapping needs only the public half, and no call."""
 
     type: Literal["key-vault"]
     key_id: str = Field(description="full id with version, https://<vault>/keys/<name>/<version>")
-    public_jwk: Path | None = Field(None, description="public half as JWK, for wrapping")
+    public_jwk: Path | None = Field(None, description="file with the public half as JWK, to wrap")
+    pem: PublicPem | None = Field(None, description="the public half as PEM, instead of a file")
     credential: Credential = Field(default_factory=Credential)
 
 
@@ -107,11 +133,16 @@ AnyKey = Annotated[PemKey | KeyVaultKey, Field(discriminator="type")]
 class PinnedKey(Section):
     """A key whose signatures are believed. Never read from the repository itself."""
 
-    path: Path = Field(description="public key, PEM: Ed25519 or EC P-256")
+    path: Path | None = Field(None, description="file with a public key, PEM: Ed25519 or EC P-256")
+    pem: PublicPem | None = Field(None, description="the key itself, instead of a path")
     key_id: str | None = Field(None, description="defaults to the key's fingerprint")
     revoked_after: AwareDatetime | None = Field(
         None, description="documents created later are refused"
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        return _with_one_source(self, self.path, self.pem)
 
 
 class Keys(Section):

@@ -1,14 +1,15 @@
 """Reads `pgkeep.toml`, applies what the environment overrides, and says where a fault stands.
 
-`PGKEEP_CONFIG` names the file. A variable such as PGKEEP_REPOSITORY__ACCOUNT_URL overrides the key
-`account_url` of the section `[repository]`.
+`PGKEEP_CONFIG` names the file, or the blob, by its URL. A variable such as
+PGKEEP_REPOSITORY__ACCOUNT_URL overrides the key `account_url` of the section `[repository]`.
 """
 
+import json
 import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ _KEY = re.compile(r"\s*([\w\"'-]+(?:\s*\.\s*[\w\"'-]+)*)\s*=")
 CONFIG_VARIABLE = "PGKEEP_CONFIG"
 ENVIRONMENT_PREFIX = "PGKEEP_"
 _SECTIONS = (
+    "identity",
     "repository",
     "queues",
     "catalogue",
@@ -37,38 +39,54 @@ _SECTIONS = (
 _VARIANTS = {"azure", "directory", "pem", "key-vault", "easy-auth", "local", "arm", "recorded"}
 
 
-def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the file (argument, else PGKEEP_CONFIG), apply overrides, validate.
+Fetch = Callable[[str, Mapping[str, str]], str]
+"""Reads the document at a URL, as who the environment says. Raises SettingsInvalid, and what a
+store raises."""
 
-    Relative paths in the file are relative to the file. Raises SettingsInvalid naming file, line
-    and key.
+
+def load(
+    path: Path | str | None = None,
+    environment: Mapping[str, str] | None = None,
+    fetch: Fetch | None = None,
+) -> Settings:
+    """Read the file or URL (argument, else PGKEEP_CONFIG), apply overrides, validate.
+
+    Relative paths in a file are relative to the file; in a document that `fetch` brings they are
+    left to the working directory. Raises SettingsInvalid naming file, line and key.
     """
     variables = os.environ if environment is None else environment
-    if path is None and CONFIG_VARIABLE in variables:
-        path = Path(variables[CONFIG_VARIABLE])
-    text = "" if path is None else _read(path)
-    values = _parse(text, path)
+    source = variables.get(CONFIG_VARIABLE) if path is None else str(path)
+    text = "" if source is None else _read(source, variables, fetch)
+    values = _parse(text, source)
     _apply_overrides(values, variables)
-    if path is not None:
-        _anchor_paths(values, path.resolve().parent)
+    if source is not None and not _is_url(source):
+        _anchor_paths(values, Path(source).resolve().parent)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsInvalid(_describe(error, path, text)) from None
+        raise SettingsInvalid(_describe(error, source, text)) from None
 
 
-def _read(path: Path) -> str:
+def _is_url(source: str) -> bool:
+    return source.startswith(("https://", "http://"))
+
+
+def _read(source: str, variables: Mapping[str, str], fetch: Fetch | None) -> str:
+    if _is_url(source):
+        if fetch is None:
+            raise SettingsInvalid(f"settings at {source} cannot be read here")
+        return fetch(source, variables)
     try:
-        return path.read_text("utf-8")
+        return Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"cannot read {path}: {error}") from None
+        raise SettingsInvalid(f"cannot read {source}: {error}") from None
 
 
-def _parse(text: str, path: Path | None) -> dict[str, object]:
+def _parse(text: str, source: str | None) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsInvalid(f"{path}: {str(error).lower()}") from None
+        raise SettingsInvalid(f"{source}: {str(error).lower()}") from None
 
 
 def _apply_overrides(values: dict[str, object], variables: Mapping[str, str]) -> None:
@@ -85,7 +103,15 @@ def _apply_overrides(values: dict[str, object], variables: Mapping[str, str]) ->
             if not isinstance(inner, dict):
                 raise SettingsInvalid(f"{name}: {key} is not a section")
             target = inner
-        target[keys[-1]] = value
+        target[keys[-1]] = _list_or_text(value)
+
+
+def _list_or_text(value: str) -> object:
+    """Lists and tables are written as JSON; everything else is text, which pydantic reads."""
+    try:
+        return json.loads(value) if value[:1] in {"[", "{"} else value
+    except ValueError:
+        return value
 
 
 _PATH_KEYS = {
@@ -120,7 +146,7 @@ def _anchor_paths(value: object, base: Path) -> None:
             _anchor_paths(inner, base)
 
 
-def _describe(error: ValidationError, path: Path | None, text: str) -> str:
+def _describe(error: ValidationError, source: str | None, text: str) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     location = [part for part in first["loc"] if part not in _VARIANTS]
     line = _line_of(text, location)
@@ -128,7 +154,7 @@ def _describe(error: ValidationError, path: Path | None, text: str) -> str:
     if first["type"] == "union_tag_not_found":  # pydantic speaks of discriminators
         location, message = [*location, "type"], "is missing"
     key = ".".join(str(part) for part in location)
-    where = f"{path or 'environment'}" + (f", line {line}" if line else "")
+    where = f"{source or 'environment'}" + (f", line {line}" if line else "")
     return f"{where}: {key or 'settings'}: {message[:1].lower()}{message[1:]}"
 
 

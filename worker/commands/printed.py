@@ -27,6 +27,7 @@ from worker.commands.backup import BackupOutcome
 from worker.commands.list_backups import ListedBackup
 from worker.commands.services import Progress as ProgressPort
 from worker.keys.generate import KeySet
+from worker.keys.public_half import PublicHalf
 from worker.postgres.configuration_facts import ConfigurationFacts, recorded_configuration
 
 OUT = Console(highlight=False, soft_wrap=True)
@@ -224,6 +225,13 @@ def keys(made: KeySet, *, as_json: bool) -> None:
     for pair in (made.wrapping, made.escrow, made.manifest, made.signing):
         OUT.print(f"{pair.private}  {pair.public}")
     OUT.print("Keep escrow's private half offline: whoever has it can open every backup.")
+
+
+def public_half(half: PublicHalf, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(half))
+        return
+    OUT.print(half.as_settings(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _listed(item: ListedBackup) -> dict[str, object]:

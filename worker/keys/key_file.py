@@ -62,10 +62,15 @@ class PassPhraseWrong(Denied):
 
 def load_public_key(path: Path) -> PublicKeyTypes:
     """Raises KeyFileMissing, KeyFileDenied, KeyFileInvalid."""
+    return parse_public_key(_read(path, private=False), str(path))
+
+
+def parse_public_key(pem: bytes, source: str) -> PublicKeyTypes:
+    """`source` is for the message of KeyFileInvalid, which this raises."""
     try:
-        return load_pem_public_key(_read(path, private=False))
+        return load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
-        raise KeyFileInvalid(f"{path} holds no public key in pem") from None
+        raise KeyFileInvalid(f"{source} holds no public key in pem") from None
 
 
 def load_private_key(path: Path, pass_phrase: SecretStr | None = None) -> PrivateKeyTypes:

@@ -16,9 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from shared.errors import Denied, InvalidInput, NotFound, PgkeepError, Unavailable
 from shared.repository.key_record import Recipient
-from worker.keys.key_file import KeyFileDenied, KeyFileInvalid, KeyFileMissing
+from worker.keys.key_file import (
+    KeyFileDenied,
+    KeyFileInvalid,
+    KeyFileMissing,
+    parse_public_key,
+)
 from worker.keys.key_ring import UnwrapFailed
-from worker.keys.local_pem import check_length
+from worker.keys.local_pem import check_length, require_rsa
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -111,15 +116,25 @@ class KeyVaultWrappingKey:
     @classmethod
     def from_jwk(cls, jwk: PublicJwk, key_id: str) -> Self:
         """Raises KeyVaultKeyInvalid, KeyFileInvalid."""
-        from azure.keyvault.keys.crypto import CryptographyClient
-
-        require_version(key_id)
         if jwk.kid not in (None, key_id):
             raise KeyVaultKeyInvalid(f"the jwk is of {jwk.kid}, not of {key_id}")
         n, e = _integer_bytes(jwk.n), _integer_bytes(jwk.e)
         check_length(int.from_bytes(n).bit_length(), f"the jwk of {key_id}")
-        material = {"kid": key_id, "kty": jwk.kty, "key_ops": ["wrapKey"], "n": n, "e": e}
-        return cls(key_id, CryptographyClient.from_jwk(material))
+        return cls._of(key_id, n, e)
+
+    @classmethod
+    def from_pem(cls, pem: str, key_id: str) -> Self:
+        """Raises KeyVaultKeyInvalid, KeyFileInvalid."""
+        source = f"the pem of {key_id}"
+        numbers = require_rsa(parse_public_key(pem.encode(), source), source).public_numbers()
+        return cls._of(key_id, _big_endian(numbers.n), _big_endian(numbers.e))
+
+    @classmethod
+    def _of(cls, key_id: str, n: bytes, e: bytes) -> Self:
+        from azure.keyvault.keys.crypto import CryptographyClient
+
+        material = {"kid": require_version(key_id), "kty": "RSA", "key_ops": ["wrapKey"]}
+        return cls(key_id, CryptographyClient.from_jwk({**material, "n": n, "e": e}))
 
     def wrap(self, data_key: bytes) -> Recipient:
         from azure.keyvault.keys.crypto import KeyWrapAlgorithm
@@ -135,7 +150,7 @@ class KeyVaultUnwrappingKey:
     """
 
     def __init__(self, key_id: str, client_for: ClientFor) -> None:
-        self._key = _parsed(key_id)["key"]
+        self._key = parsed_key_id(key_id)["key"]
         self._client_for = client_for
 
     def fits(self, kek: str) -> bool:
@@ -176,7 +191,7 @@ def service_client(
 
 def require_version(key_id: str) -> str:
     """Returns `key_id`; raises KeyVaultKeyInvalid when it is no full key id with a version."""
-    if _parsed(key_id)["version"] is None:
+    if parsed_key_id(key_id)["version"] is None:
         raise KeyVaultKeyInvalid(f"key id {key_id} has no version")
     return key_id
 
@@ -218,11 +233,15 @@ def _inner_code(error: "HttpResponseError") -> str:
     return str(getattr(inner, "code", None) or getattr(outer, "code", None) or "no code")
 
 
-def _parsed(key_id: str) -> re.Match[str]:
+def parsed_key_id(key_id: str) -> re.Match[str]:
     match = _KEY_ID.fullmatch(key_id)
     if match is None:
         raise KeyVaultKeyInvalid(f"{key_id!r} is not the id of a key vault key")
     return match
+
+
+def _big_endian(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8)
 
 
 def _integer_bytes(text: str) -> bytes:

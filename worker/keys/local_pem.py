@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from pydantic import SecretStr
 
 from shared.repository.key_record import Recipient
 from shared.repository.pinned_keys import key_fingerprint
-from worker.keys.key_file import KeyFileInvalid, load_private_key, load_public_key
+from worker.keys.key_file import KeyFileInvalid, load_private_key, load_public_key, parse_public_key
 from worker.keys.key_ring import UnwrapFailed
 
 # 128-bit strength, as AES-256 data keys deserve at least (NIST SP 800-57 part 1, table 2).
 MINIMUM_RSA_BITS = 3072
+# How messages call a key that stands in the settings themselves.
+INLINE: Final = "a pem in the settings"
 # RSA-OAEP-256 of RFC 7518 §4.3, which is also Key Vault's.
 _OAEP = OAEP(MGF1(SHA256()), SHA256(), label=None)
 
@@ -30,11 +33,17 @@ class PemWrappingKey:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises the errors of key_file."""
-        public = load_public_key(path)
-        if not isinstance(public, RSAPublicKey):
-            raise KeyFileInvalid(f"{path} holds no rsa key")
-        check_length(public.key_size, str(path))
-        return cls(key_fingerprint(public), public)
+        return cls._of(load_public_key(path), str(path))
+
+    @classmethod
+    def from_pem(cls, pem: str) -> Self:
+        """Raises KeyFileInvalid."""
+        return cls._of(parse_public_key(pem.encode(), INLINE), INLINE)
+
+    @classmethod
+    def _of(cls, public: PublicKeyTypes, source: str) -> Self:
+        rsa = require_rsa(public, source)
+        return cls(key_fingerprint(rsa), rsa)
 
     def wrap(self, data_key: bytes) -> Recipient:
         return Recipient(kek=self.kek, encrypted_key=self._public.encrypt(data_key, _OAEP))
@@ -64,6 +73,14 @@ class PemUnwrappingKey:
             return self._private.decrypt(recipient.encrypted_key, _OAEP)
         except ValueError:
             raise UnwrapFailed(f"{self.kek} does not open what was wrapped to it") from None
+
+
+def require_rsa(public: PublicKeyTypes, source: str) -> RSAPublicKey:
+    """Raises KeyFileInvalid for a key of another kind, or one that is too short."""
+    if not isinstance(public, RSAPublicKey):
+        raise KeyFileInvalid(f"{source} holds no rsa key")
+    check_length(public.key_size, source)
+    return public
 
 
 def check_length(bits: int, source: str) -> None:

@@ -102,7 +102,7 @@ def _serving(place: Place, supply: Supply, reader: Path, _data: Path) -> Iterato
     accounts = frozenset({place.account.uid} if place.account else ())
     socket = place.work / "fetch.sock"
     with (
-        open_services(reader, quiet=True) as services,
+        open_services(str(reader), quiet=True) as services,
         serve_fetches(
             services,
             cluster_name(pgkeep.CLUSTER),

@@ -1,12 +1,13 @@
 """Settings: a file that is wrong is told with its name, the line and the key."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from shared.errors import SettingsInvalid
-from shared.settings import AzureRepository, DirectoryRepository, load
+from shared.settings import AzureRepository, DirectoryRepository, EasyAuth, KeyVaultKey, load
 from shared.settings.cluster import host_of
 
 REPOSITORY = '[repository]\ntype = "directory"\npath = "blobs"\n'
@@ -266,3 +267,97 @@ class TestLogin:
     )
     def test_the_host_is_known_without_connecting(self, conninfo: str, host: str | None) -> None:
         assert host_of(conninfo) == host
+
+
+AZURE = """
+[identity]
+client_id = "11111111-2222-3333-4444-555555555555"
+[repository]
+type = "azure"
+account_url = "https://account.blob.core.windows.net"
+[queues]
+account_url = "https://other.queue.core.windows.net"
+credential = { client_id = "own" }
+[catalogue]
+dsn = "host=catalogue"
+[[cluster]]
+name = "with-password"
+dsn = "host=db"
+[[cluster]]
+name = "with-token"
+dsn = "host=db"
+entra = {}
+[[keys.unwrap]]
+type = "key-vault"
+key_id = "https://vault.example/keys/wrap"
+[[keys.recipients]]
+type = "pem"
+pem = "a public key"
+[[keys.pinned]]
+pem = "another"
+"""
+
+
+def test_the_identity_is_below_every_credential_that_says_nothing_else(file: Path) -> None:
+    file.write_text(AZURE, "utf-8")
+    settings = load(file, {})
+    assert isinstance(settings.repository, AzureRepository)
+    assert settings.identity is not None
+    assert settings.repository.credential == settings.identity
+    assert settings.queues is not None
+    assert settings.queues.credential.client_id == "own"
+    [unwrap] = settings.keys.unwrap
+    assert isinstance(unwrap, KeyVaultKey)
+    assert unwrap.credential == settings.identity
+    assert [cluster.entra for cluster in settings.cluster] == [None, settings.identity]
+
+
+def test_the_environment_says_who_we_are_and_lists_as_json(file: Path) -> None:
+    file.write_text(AZURE, "utf-8")
+    client, tenant = "22222222-2222-3333-4444-555555555555", "33333333-2222-3333-4444-555555555555"
+    settings = load(
+        file,
+        {
+            "PGKEEP_IDENTITY__KIND": "workload-identity",
+            "PGKEEP_IDENTITY__CLIENT_ID": client,
+            "PGKEEP_ACCESS__TYPE": "easy-auth",
+            "PGKEEP_ACCESS__TENANT_ID": tenant,
+            "PGKEEP_ACCESS__AUDIENCES": '["api://pgkeep", "pgkeep"]',
+        },
+    )
+    assert isinstance(settings.repository, AzureRepository)
+    assert settings.repository.credential.kind == "workload-identity"
+    assert settings.repository.credential.client_id == client
+    assert isinstance(settings.access, EasyAuth)
+    assert settings.access.audiences == ("api://pgkeep", "pgkeep")
+
+
+@pytest.mark.parametrize(
+    ("keys", "fact"),
+    [
+        ('recipients = [{ type = "pem", path = "a", pem = "b" }]', "either a path or a pem"),
+        ("pinned = [{}]", "either a path or a pem"),
+        ('recipients = [{ type = "pem", pem = "BEGIN PRIVATE KEY" }]', "private key does not"),
+    ],
+)
+def test_a_key_has_one_source_and_no_private_half_in_the_settings(
+    file: Path, keys: str, fact: str
+) -> None:
+    assert fact in refusal(file, f"{REPOSITORY}[keys]\n{keys}\n")
+
+
+def test_a_document_at_a_url_is_fetched_as_the_environment_says_and_its_faults_are_located() -> (
+    None
+):
+    url, asked = "https://account.blob.core.windows.net/settings/pgkeep.toml", []
+
+    def fetch(source: str, variables: Mapping[str, str]) -> str:
+        asked.append((source, variables["PGKEEP_IDENTITY__CLIENT_ID"]))
+        return REPOSITORY + "[worker]\ncompression_level = 99\n"
+
+    environment = {"PGKEEP_CONFIG": url, "PGKEEP_IDENTITY__CLIENT_ID": "me"}
+    with pytest.raises(SettingsInvalid, match=r"pgkeep\.toml, line 5: worker\.compression_level"):
+        load(None, environment, fetch)
+    assert asked == [(url, "me")]
+    with pytest.raises(SettingsInvalid, match="cannot be read here"):
+        load(None, environment)

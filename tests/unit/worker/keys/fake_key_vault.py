@@ -41,13 +41,17 @@ class StaticCredential:
 
 @dataclass
 class FakeKeyVault:
-    """`script` answers before `compute` does; `operations` are the paths that were asked for."""
+    """`script` answers before `compute` does; `operations` are the paths that were asked for.
+
+    `readable`: the public half as JWK, where the identity may read the key.
+    """
 
     authority: Path
     compute: Callable[[bytes], bytes] = bytes
     port: int = 0
     script: list[Answer] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
+    readable: dict[str, str] | None = None
 
     @property
     def key_id(self) -> str:
@@ -95,6 +99,9 @@ def _handler(vault: FakeKeyVault) -> type[BaseHTTPRequestHandler]:
         timeout = 10
 
         def do_GET(self) -> None:
+            if vault.readable:
+                self._reply(200, {"key": {"kid": vault.key_id, **vault.readable}, "attributes": {}})
+                return
             # Few identities may read keys; the SDK then leaves the operation to the service.
             self._reply(*refusal(403, "Forbidden", "ForbiddenByRbac"))
 
