@@ -1,0 +1,95 @@
+// The WAL receiver of one cluster: always on, and never twice, for a slot has one reader. A second
+// one, as during a new revision, waits for the first one's lease.
+
+@description('Region of the app.')
+param location string
+
+@description('Tags of every resource.')
+param tags object
+
+@description('Name of the app.')
+@maxLength(32)
+param appName string
+
+@description('Id of the environment.')
+param environmentId string
+
+@description('Name of the cluster in pgkeep.toml.')
+param clusterName string
+
+@description('Id of the identity `walWriter`.')
+param identityId string
+
+@description('Server of the registry that the identity pulls from.')
+param registryServer string
+
+@description('The image, by its digest.')
+param image string
+
+@description('What the process reads from its environment: names and values.')
+param settings object
+
+resource receiver 'Microsoft.App/containerApps@2026-01-01' = {
+  name: appName
+  location: location
+  tags: tags
+  identity: {
+    type: 'UserAssigned'
+    userAssignedIdentities: {
+      '${identityId}': {}
+    }
+  }
+  properties: {
+    environmentId: environmentId
+    workloadProfileName: 'Consumption'
+    configuration: {
+      activeRevisionsMode: 'Single'
+      registries: [
+        {
+          server: registryServer
+          identity: identityId
+        }
+      ]
+    }
+    template: {
+      terminationGracePeriodSeconds: 60
+      scale: {
+        minReplicas: 1
+        maxReplicas: 1
+      }
+      containers: [
+        {
+          name: 'pgkeep'
+          image: image
+          args: [
+            'wal'
+            'receive'
+            clusterName
+          ]
+          resources: {
+            cpu: json('0.5')
+            memory: '1Gi'
+          }
+          env: [for setting in items(settings): {
+            name: setting.key
+            value: setting.value
+          }]
+          volumeMounts: [
+            {
+              volumeName: 'tmp'
+              mountPath: '/tmp'
+            }
+          ]
+        }
+      ]
+      volumes: [
+        {
+          name: 'tmp'
+          storageType: 'EmptyDir'
+        }
+      ]
+    }
+  }
+}
+
+output appName string = receiver.name
