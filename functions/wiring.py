@@ -13,7 +13,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from shared.errors import SettingsInvalid
 from shared.event_log import LOGGER, JsonLines
 from shared.jobs.messages import EVENT_QUEUE, JOB_QUEUES
 from shared.settings import Settings
@@ -60,16 +59,18 @@ class Services:
 def services() -> Services:
     """The services of this process; after a failure the next call tries anew.
 
-    Raises SettingsInvalid, CatalogueUnavailable and CatalogueSchema… (see Catalogue.check).
+    The app is the catalogue's only writer, so it brings its schema up to date by itself; instances
+    that start at once wait for one another. Raises SettingsInvalid, CatalogueUnavailable,
+    CatalogueSchemaTooNew and CatalogueSchemaBroken.
     """
     from shared import adapters
+    from shared.catalogue.migrate import migrate
     from shared.catalogue.postgres_catalogue import PostgresCatalogue
 
     settings = adapters.load_settings()
-    if settings.catalogue is None:
-        raise SettingsInvalid("the settings have no section [catalogue]")
-    catalogue = PostgresCatalogue(settings.catalogue.dsn.get_secret_value())
-    catalogue.check()
+    login = adapters.catalogue_login(settings)
+    migrate(login, _now())
+    catalogue = PostgresCatalogue(login)
     _observe()
     return Services(
         settings=settings,

@@ -353,7 +353,7 @@ module functionApp 'modules/function-app.bicep' = {
       PGKEEP_CATALOGUE__ENTRA: '{}'
       PGKEEP_ACCESS__TYPE: 'easy-auth'
       PGKEEP_ACCESS__TENANT_ID: tenant().tenantId
-      PGKEEP_ACCESS__AUDIENCES: '["${authClientId}"]'
+      PGKEEP_ACCESS__AUDIENCES: '["${authClientId}", "api://${authClientId}"]'
       PGKEEP_ACCOUNT__TYPE: 'arm'
       PGKEEP_ACCOUNT__SUBSCRIPTION_ID: subscription().subscriptionId
       PGKEEP_ACCOUNT__RESOURCE_GROUP: group.name

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from shared import settings as s
 from shared.azure_storage.patience import RetryBudget
 from shared.azure_storage.transport import Credential
+from shared.catalogue.postgres_session import Login, with_token
 from shared.errors import BlobNotFound, SettingsInvalid
 from shared.jobs.azure_queue import AzureQueue, open_queue
 from shared.jobs.blob_lease import open_blob_leases
@@ -22,6 +23,7 @@ from shared.repository.azure_blob_store import AzureBlobStore, open_blob_store
 from shared.repository.azure_credentials import (
     CredentialKind,
     credential_for,
+    database_token,
     token_credential,
 )
 from shared.repository.azure_replication_status import open_replication_status
@@ -127,6 +129,18 @@ def leases(
         azure_credential(repository.credential, repository.account_url),
         ca_file=_text(repository.ca_file),
     )
+
+
+def catalogue_login(settings: s.Settings) -> Login:
+    """Raises SettingsInvalid when the settings have no section [catalogue]; connects to nobody."""
+    section = settings.catalogue
+    if section is None:
+        raise SettingsInvalid("the settings have no section [catalogue]")
+    dsn, identity = section.dsn.get_secret_value(), section.entra
+    if identity is None:
+        return dsn
+    credential = token_credential(CredentialKind(identity.kind), client_id=identity.client_id)
+    return with_token(dsn, lambda: database_token(credential))
 
 
 def job_queue(settings: s.Settings, name: str, *, retry: RetryBudget | None = None) -> AzureQueue:

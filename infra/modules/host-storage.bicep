@@ -135,7 +135,7 @@ output queueEndpoint string = 'https://${account.name}.queue.${suffix}'
 output tableEndpoint string = 'https://${account.name}.table.${suffix}'
 
 @description('Where the package of the function app lies.')
-output deploymentContainerUrl string = 'https://${account.name}.blob.${suffix}/${deployments.name}'
+output deploymentContainerUrl string = 'https://${account.name}.blob.${suffix}/deployments'
 
 @description('Where every process reads its settings: PGKEEP_CONFIG.')
-output settingsUrl string = 'https://${account.name}.blob.${suffix}/${settings.name}/pgkeep.toml'
+output settingsUrl string = 'https://${account.name}.blob.${suffix}/settings/pgkeep.toml'

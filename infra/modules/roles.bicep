@@ -5,19 +5,20 @@
 @minLength(3)
 param prefix string
 
+var here = resourceGroup().id
 var blobs = 'Microsoft.Storage/storageAccounts/blobServices/containers/blobs'
 
 // Put Block, Put Block List and Put Blob ask for `add` when the blob does not exist, and for `write`
 // when it does (rest/api/storageservices/authorize-with-azure-active-directory): so a writer without
 // `write` cannot change anything.
 resource addBlobs 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'add-blobs')
+  name: guid(here, prefix, 'add-blobs')
   properties: {
     roleName: '${prefix} adds blobs'
     description: 'Reads blobs and adds new ones; changes none and deletes none.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -32,13 +33,13 @@ resource addBlobs 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource readBlobs 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'read-blobs')
+  name: guid(here, prefix, 'read-blobs')
   properties: {
     roleName: '${prefix} reads blobs'
     description: 'Reads blobs; adds, changes and deletes none.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -53,13 +54,13 @@ resource readBlobs 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 
 // Deleting leaves an earlier version for as long as the lifecycle says: those it cannot delete.
 resource deleteBlobs 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'delete-blobs')
+  name: guid(here, prefix, 'delete-blobs')
   properties: {
     roleName: '${prefix} deletes blobs'
     description: 'Reads and deletes blobs that no retention policy protects; no earlier versions of them.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -74,13 +75,13 @@ resource deleteBlobs 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource holdLeases 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'hold-leases')
+  name: guid(here, prefix, 'hold-leases')
   properties: {
     roleName: '${prefix} holds leases'
     description: 'Takes, renews and gives up leases on blobs, and writes into them who holds them.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -97,13 +98,13 @@ resource holdLeases 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 
 // What the guard compares with the chains, and how far the second region is.
 resource readPolicies 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'read-policies')
+  name: guid(here, prefix, 'read-policies')
   properties: {
     roleName: '${prefix} reads storage policies'
     description: 'Reads lifecycle rules, retention policies and replication of a storage account.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -119,13 +120,13 @@ resource readPolicies 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource readReplication 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'read-replication')
+  name: guid(here, prefix, 'read-replication')
   properties: {
     roleName: '${prefix} reads replication'
     description: 'Asks a storage account how far its second region is.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -139,13 +140,13 @@ resource readReplication 'Microsoft.Authorization/roleDefinitions@2022-04-01' = 
 }
 
 resource sign 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'sign')
+  name: guid(here, prefix, 'sign')
   properties: {
     roleName: '${prefix} signs'
     description: 'Signs with a key and reads its public half; opens nothing.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {
@@ -160,13 +161,13 @@ resource sign 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
 }
 
 resource unwrap 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
-  name: guid(resourceGroup().id, prefix, 'unwrap')
+  name: guid(here, prefix, 'unwrap')
   properties: {
     roleName: '${prefix} unwraps'
     description: 'Opens data keys that were wrapped to a key, and reads its public half.'
     type: 'CustomRole'
     assignableScopes: [
-      resourceGroup().id
+      here
     ]
     permissions: [
       {

@@ -57,6 +57,15 @@ param replicaTimeout int = 86400
 @description('Name of the environment\'s storage for drills and restores; empty: the disk of the execution, 8 GiB at most.')
 param scratchStorage string = ''
 
+var scratch = empty(scratchStorage) ? {
+  name: 'scratch'
+  storageType: 'EmptyDir'
+} : {
+  name: 'scratch'
+  storageType: 'NfsAzureFile'
+  storageName: scratchStorage
+}
+
 resource job 'Microsoft.App/jobs@2026-01-01' = {
   name: jobName
   location: location
@@ -137,14 +146,7 @@ resource job 'Microsoft.App/jobs@2026-01-01' = {
         }
       ]
       volumes: [
-        empty(scratchStorage) ? {
-          name: 'scratch'
-          storageType: 'EmptyDir'
-        } : {
-          name: 'scratch'
-          storageType: 'NfsAzureFile'
-          storageName: scratchStorage
-        }
+        scratch
         {
           name: 'tmp'
           storageType: 'EmptyDir'

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import resources
 from typing import LiteralString
 
-from shared.catalogue.postgres_session import Session, transact
+from shared.catalogue.postgres_session import Login, Session, transact
 from shared.errors import CatalogueSchemaBroken, CatalogueSchemaOutdated, CatalogueSchemaTooNew
 
 # Any constant of our own; all migrators of one database must take the same.
@@ -55,7 +55,7 @@ def _read_migrations() -> Iterator[Migration]:
             yield Migration(number, entry.name, entry.read_text("utf-8"))
 
 
-def migrate(dsn: str, now: datetime, migrations: list[Migration] | None = None) -> list[str]:
+def migrate(login: Login, now: datetime, migrations: list[Migration] | None = None) -> list[str]:
     """Apply what is missing and return the names. `migrations` defaults to this release's.
 
     Raises CatalogueSchemaTooNew or CatalogueSchemaBroken, and then has changed nothing.
@@ -64,7 +64,7 @@ def migrate(dsn: str, now: datetime, migrations: list[Migration] | None = None) 
     return [
         migration.name
         for migration in wanted
-        if transact(dsn, partial(_apply, wanted=wanted, migration=migration, now=now))
+        if transact(login, partial(_apply, wanted=wanted, migration=migration, now=now))
     ]
 
 

@@ -32,7 +32,7 @@ from shared.catalogue.ports import (
     RecordedFinding,
     SetAside,
 )
-from shared.catalogue.postgres_session import Session, transact
+from shared.catalogue.postgres_session import Login, Session, transact
 from shared.domain.agenda import AgendaChanges, AgendaEntry, Key
 from shared.domain.cluster import ClusterName
 from shared.domain.dispatch_plan import ActiveJob
@@ -69,8 +69,8 @@ _ASIDE_SINCE = """
 class PostgresCatalogue:
     """See shared.catalogue.ports for the contract."""
 
-    def __init__(self, dsn: str) -> None:
-        self._transact = partial(transact, dsn)
+    def __init__(self, login: Login) -> None:
+        self._transact = partial(transact, login)
 
     def check(self) -> None:
         self._transact(migrate.check_schema)

@@ -18,6 +18,9 @@ from shared.errors import (
 T = TypeVar("T")
 Session = psycopg.Connection[DictRow]
 
+# A conninfo string, or what makes one for each connection: tokens in a password's place expire.
+Login = str | Callable[[], str]
+
 _CONNECT_TIMEOUT_S = 5
 # A function must answer within seconds, and its lock must not outlive it.
 _OPTIONS = "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
@@ -25,14 +28,21 @@ _OPTIONS = "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_
 _ATTEMPTS = 10
 
 
-def transact(dsn: str, work: Callable[[Session], T]) -> T:
+def with_token(dsn: str, token: Callable[[], str]) -> Login:
+    """Logs in with a token, asked for with each connection, in the place of a password."""
+    return lambda: conninfo.make_conninfo(connection_string(dsn), password=token())
+
+
+def transact(login: Login, work: Callable[[Session], T]) -> T:
     """Run `work` in one transaction on a connection of its own.
 
     `work` is run again when PostgreSQL ends it for a serialization failure or a deadlock, so it
-    must have no effect but on the session. Raises the errors that shared.catalogue.ports lists.
+    must have no effect but on the session. Raises the errors that shared.catalogue.ports lists, and
+    what a login raises that asks for a token.
     """
+    dsn = connection_string(login if isinstance(login, str) else login())
     try:
-        with psycopg.connect(connection_string(dsn), row_factory=dict_row) as session:
+        with psycopg.connect(dsn, row_factory=dict_row) as session:
             # Whatever the database's default is: under this level, who waited for a lock sees
             # what the other did, and goes on instead of failing.
             session.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -51,9 +61,15 @@ def connection_string(dsn: str) -> str:
         "connect_timeout": _CONNECT_TIMEOUT_S,
         "application_name": "pgkeep",
         **given,
-        "options": f"{given.get('options') or ''} {_OPTIONS}".strip(),
+        "options": _limited(given.get("options")),
     }
     return conninfo.make_conninfo(**limits)
+
+
+def _limited(options: object) -> str:
+    """Ours once, however often the string goes through here."""
+    given = str(options or "")
+    return given if _OPTIONS in given else f"{given} {_OPTIONS}".strip()
 
 
 def _retried(session: Session, work: Callable[[Session], T]) -> T:

@@ -84,6 +84,9 @@ class Catalogue(Section):
     """`[catalogue]`: the index database; only the function app and `catalogue rebuild` use it."""
 
     dsn: SecretStr = Field(description="conninfo of the catalogue database")
+    entra: Credential | None = Field(
+        None, description="log in with a token of this identity instead of a password"
+    )
 
 
 Keyed = TypeVar("Keyed", bound=Section)

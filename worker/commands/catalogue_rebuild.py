@@ -4,19 +4,18 @@ The function app is the catalogue's only writer; this verb runs under its identi
 the catalogue was lost or is doubted. Nothing in the repository is changed.
 """
 
+from shared import adapters
 from shared.catalogue.migrate import migrate
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
 from shared.catalogue.rebuild import Rebuilt, rebuild
-from shared.errors import SettingsInvalid
 from worker.commands.services import Services
 
 
 def rebuild_catalogue(services: Services) -> Rebuilt:
-    """Documents that are not believed are left out and named. Raises CatalogueUnavailable."""
-    section = services.settings.catalogue
-    if section is None:
-        raise SettingsInvalid("the settings have no section [catalogue]")
-    dsn = section.dsn.get_secret_value()
+    """Documents that are not believed are left out and named. Raises SettingsInvalid,
+    CatalogueUnavailable, EntraLoginFailed.
+    """
+    login = adapters.catalogue_login(services.settings)
     now = services.clocks.now()
-    migrate(dsn, now)
-    return rebuild(PostgresCatalogue(dsn), services.store, services.pinned, now)
+    migrate(login, now)
+    return rebuild(PostgresCatalogue(login), services.store, services.pinned, now)
