@@ -4,7 +4,7 @@ Named checks, each with its finding; a failed one carries the hint of the error 
 written but a lease that is given back at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from shared.domain.cluster import cluster_name
@@ -24,6 +24,7 @@ from worker.commands.secondary import from_secondary
 from worker.commands.services import Services
 from worker.postgres.cluster_facts import ServerFacts, server_facts
 from worker.postgres.connection import connect
+from worker.postgres.prerequisites import Lack, lacks
 from worker.postgres.programs import account_named, find_programs
 from worker.postgres.replication import identify_system
 from worker.postgres.table_facts import TableName, table_facts
@@ -75,6 +76,7 @@ def _repository_checks(services: Services) -> Iterator[Named]:
 
 
 def _cluster_checks(services: Services, cluster: ClusterSettings) -> Iterator[Named]:
+    yield "grants and settings", partial(_grants_and_settings, cluster)
     yield "replication", partial(_replication, services, cluster)
     yield "server", partial(_server, cluster)
     standby = standby_settings(cluster)
@@ -146,6 +148,22 @@ def _secondary(services: Services) -> str:
     return f"it can be read, as of Last Sync Time {reached:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def _grants_and_settings(cluster: ClusterSettings) -> str:
+    found = lacks(connect_to(cluster), cluster.database)
+    needed = [lack for lack in found if lack.needed]
+    if needed:
+        facts = "; ".join(lack.fact for lack in needed)
+        raise CheckFailed(facts, hint=f"Run, on that server: {_statements(needed)}")
+    if found:
+        return "; ".join(f"{lack.fact}. Run: {_statements([lack])}" for lack in found)
+    return "the role may do, and the server is set to, all that backups and WAL need"
+
+
+def _statements(lacking: Sequence[Lack]) -> str:
+    """Ready to be pasted, each with when it works, as a comment of SQL."""
+    return " ".join(f"{lack.statement} /* {lack.effect} */" for lack in lacking)
+
+
 def _replication(services: Services, cluster: ClusterSettings) -> str:
     connection = connect(conninfo_of(cluster), replication=True)
     try:
@@ -169,15 +187,6 @@ def _facts(cluster: ClusterSettings) -> ServerFacts:
 def _server(cluster: ClusterSettings) -> str:
     facts = _facts(cluster)
     level = facts.settings.get("wal_level")
-    if level == "minimal":
-        raise CheckFailed(
-            "wal_level is minimal: no backup can be taken", hint="Set wal_level to replica."
-        )
-    if facts.settings.get("full_page_writes") == "off":
-        raise CheckFailed(
-            "full_page_writes is off: pages that are written during a backup may be torn",
-            hint="Switch full_page_writes on.",
-        )
     checksums = "on" if facts.data_checksums else "OFF: damaged pages will not be noticed"
     return f"PostgreSQL {facts.version}, wal_level {level}, page checksums {checksums}"
 
