@@ -41,7 +41,7 @@ def refused_before_it_began(services: Services, cluster: ClusterName, danger: Fi
     fact = f"the scheduled run was not begun, because of {danger.code}: {danger.fact}"
     now, evidence = services.clock(), {"guard": danger.code.value, "object": danger.object}
     found = Finding(FindingCode.EXPIRE_REFUSED, _OBJECT, now, fact, evidence)
-    tell(cluster, services.catalogue.open_findings(cluster, [found], now))
+    tell(services, cluster, services.catalogue.open_findings(cluster, [found], now))
 
 
 def _settle(services: Services, cluster: ClusterName, report: ExpiryReport) -> None:
@@ -52,4 +52,4 @@ def _settle(services: Services, cluster: ClusterName, report: ExpiryReport) -> N
         found = [Finding(FindingCode.EXPIRE_REFUSED, _OBJECT, at, report.refused, evidence)]
     scopes = {FindingScope.RETENTION}
     changes = services.catalogue.settle_findings(cluster, scopes, found, services.clock())
-    tell(cluster, changes)
+    tell(services, cluster, changes)

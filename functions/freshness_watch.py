@@ -6,6 +6,7 @@ from functools import cache
 from typing import Final
 
 from functions.finding_news import tell
+from functions.fleet_gauges import record_member, record_storage
 from functions.wiring import Services
 from shared.catalogue.fleet_port import FleetMember
 from shared.catalogue.ports import RecordedFinding
@@ -55,9 +56,10 @@ def _watch_group(
     for name, cluster in zip(names, clusters, strict=True):
         before = known.get(name, ())
         member = members[name]
+        record_member(services.telemetry, cluster, member, predicted_rto(member, before), now)
         found = list(_findings(cluster, member, samples.get(name, ()), before, now))
         if found or any(_is_ours(one) for one in before):
-            tell(name, services.catalogue.settle_findings(name, _SCOPES, found, now))
+            tell(services, name, services.catalogue.settle_findings(name, _SCOPES, found, now))
     return sum(used.values())
 
 
@@ -68,7 +70,7 @@ def _close_of_gone(
     watched = {REPOSITORY, *(cluster_name(one.name) for one in services.settings.cluster)}
     for name in known.keys() - watched:
         if any(_is_ours(one) for one in known[name]):
-            tell(name, services.catalogue.settle_findings(name, _SCOPES, (), now))
+            tell(services, name, services.catalogue.settle_findings(name, _SCOPES, (), now))
 
 
 def _findings(
@@ -122,10 +124,15 @@ def _watch_budget(
     """Of all clusters together."""
     services.catalogue.put_storage_samples({REPOSITORY: used}, now.date())
     budget = services.settings.fleet.budget_bytes
+    record_storage(services.telemetry, REPOSITORY, used, budget)
     samples = _samples(services, [REPOSITORY], now).get(REPOSITORY, ())
     found = list(storage_findings(used, budget, _WARN_RATIO, samples, now))
     if found or any(_is_ours(one) for one in known.get(REPOSITORY, ())):
-        tell(REPOSITORY, services.catalogue.settle_findings(REPOSITORY, _SCOPES, found, now))
+        tell(
+            services,
+            REPOSITORY,
+            services.catalogue.settle_findings(REPOSITORY, _SCOPES, found, now),
+        )
 
 
 def _samples(

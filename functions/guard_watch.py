@@ -70,7 +70,7 @@ def watch_guard(services: Services) -> None:
         began,
         locked=services.settings.profile == "production",
     )
-    tell(REPOSITORY, services.catalogue.settle_findings(REPOSITORY, _GUARD, found, began))
+    tell(services, REPOSITORY, services.catalogue.settle_findings(REPOSITORY, _GUARD, found, began))
     _watch_clusters(services, policies, began)
 
 
@@ -103,7 +103,7 @@ def _watch_clusters(services: Services, policies: PolicySnapshot, began: datetim
             needs = needs_of(name, backups.get(name, ()), cluster.retention, began)
             found = judge_lifecycle(policies, needs, archived.get(name, ()), began)
             if _said(found) != _said(known.get(name, ())):
-                tell(name, services.catalogue.settle_findings(name, _GUARD, found, began))
+                tell(services, name, services.catalogue.settle_findings(name, _GUARD, found, began))
 
 
 def _open(services: Services) -> Mapping[ClusterName, Sequence[Finding]]:
@@ -128,7 +128,7 @@ def _guard(services: Services, ref: BackupRef) -> None:
     now = services.clock()
     archived = _by_cluster(archived_of(services.store, ref)).get(ref.cluster, ())
     found = judge_lifecycle(policies, _needs(services, cluster, now), archived, now)
-    tell(ref.cluster, services.catalogue.open_findings(ref.cluster, found, now))
+    tell(services, ref.cluster, services.catalogue.open_findings(ref.cluster, found, now))
 
 
 def _seen_policies(services: Services) -> PolicySnapshot | None:
@@ -147,7 +147,7 @@ def _seen_policies(services: Services) -> PolicySnapshot | None:
 def _be_blind(services: Services, fact: str) -> None:
     now = services.clock()
     found = Finding(FindingCode.GUARD_BLIND, ACCOUNT, now, fact)
-    tell(REPOSITORY, services.catalogue.open_findings(REPOSITORY, [found], now))
+    tell(services, REPOSITORY, services.catalogue.open_findings(REPOSITORY, [found], now))
 
 
 def _concerns(policies: PolicySnapshot, cluster: ClusterName) -> bool:

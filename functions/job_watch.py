@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from functions.event_watch import waiting_events
 from functions.finding_news import tell
 from functions.poisoned import SHOWN_FOR, MessagePoisoned, poisoned_queues
 from functions.silent_jobs import give_up_silent_jobs
@@ -33,7 +34,7 @@ def watch_jobs(services: Services) -> None:
         changes = services.catalogue.settle_findings(
             cluster, _SCOPES, found.get(cluster, ()), began
         )
-        tell(cluster, changes)
+        tell(services, cluster, changes)
 
 
 def prune(services: Services) -> int:
@@ -57,6 +58,7 @@ def _found(services: Services) -> Mapping[ClusterName, Sequence[Finding]]:
     found[REPOSITORY] += poisoned_queues(
         services.catalogue.set_aside_since(since, MessagePoisoned.code)
     )
+    found[REPOSITORY] += waiting_events(services)
     return found
 
 

@@ -5,6 +5,7 @@ passes four doors in this order: who is it, may they, do its words read, then th
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeVar
 from uuid import UUID
@@ -24,6 +25,7 @@ from functions.http_protocol import (
 )
 from functions.wiring import Services
 from shared.errors import NotFound, PgkeepError
+from shared.telemetry.metric_names import HTTP_REQUESTS
 
 # Refusals of what was understood; of what does not read, nobody knows what it was to change.
 _AUDITED: Final = {403, 404, 409}
@@ -105,7 +107,20 @@ def serve(
     request: func.HttpRequest,
 ) -> func.HttpResponse:
     """The answer of the operation that the request means; errors become problems."""
-    return answer(lambda: _served(operations, services(), request))
+    answered = answer(lambda: _served(operations, services(), request))
+    with suppress(PgkeepError):  # who has no services has no telemetry
+        status = str(answered.status_code)
+        telemetry = services().telemetry
+        telemetry.record(HTTP_REQUESTS, 1, operation=_name(operations, request), status=status)
+    return answered
+
+
+def _name(operations: Sequence[Operation[Any]], request: func.HttpRequest) -> str:
+    """Never the path itself, which holds whatever the caller likes."""
+    try:
+        return _meant(operations, request).name
+    except RouteUnknown:
+        return "unknown"
 
 
 def _meant(operations: Sequence[Operation[Any]], request: func.HttpRequest) -> Operation[Any]:

@@ -7,6 +7,7 @@ A crash after sending makes a second message with the same job id, which workers
 from functions.wiring import Services
 from shared.event_log import log_event
 from shared.jobs.messages import queue_of
+from shared.telemetry.trace_context import current_traceparent
 
 
 def send_requested(services: Services) -> int:
@@ -14,7 +15,8 @@ def send_requested(services: Services) -> int:
     sent = 0
     while jobs := services.catalogue.claim_unsent(services.clock()):
         for job in jobs:
-            services.queues[queue_of(job)].send(job.model_dump_json())
+            traced = job.model_copy(update={"traceparent": current_traceparent()})
+            services.queues[queue_of(job)].send(traced.model_dump_json())
             services.catalogue.mark_sent(job.job_id, services.clock())
             log_event("job-sent", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
         sent += len(jobs)

@@ -63,7 +63,11 @@ def _put_aside(services: Services, queue: str, body: bytes, reason: PgkeepError)
     set_aside(services, name, error)
     now = services.clock()
     one = SetAside(name, error.code, error.fact, now, now, 1)
-    tell(REPOSITORY, services.catalogue.open_findings(REPOSITORY, [_finding(queue, [one])], now))
+    tell(
+        services,
+        REPOSITORY,
+        services.catalogue.open_findings(REPOSITORY, [_finding(queue, [one])], now),
+    )
 
 
 def _finding(queue: str, messages: Sequence[SetAside]) -> Finding:

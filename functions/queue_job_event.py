@@ -3,6 +3,7 @@
 import logging
 
 import azure.functions as func
+from opentelemetry.trace import SpanKind
 
 from functions.intake import message_text, set_aside, take_in_report
 from functions.wiring import Services, services
@@ -13,6 +14,8 @@ from shared.event_log import log_event
 from shared.jobs.messages import EVENT_QUEUE, JobEvent, parse_event
 from shared.repository import layout
 from shared.repository.blob_store import BlobName
+from shared.telemetry.metric_names import JOB_OUTCOMES
+from shared.telemetry.trace_context import span
 
 blueprint = func.Blueprint()
 
@@ -32,7 +35,24 @@ def take_in_event(services: Services, body: bytes) -> None:
         error = ClusterUnknown(f"job event of cluster {event.cluster}, which no settings name")
         set_aside(services, f"{EVENT_QUEUE}/{event.job_id}", error)
         return
+    with span(
+        services.telemetry,
+        "take in event",
+        parent=event.traceparent,
+        kind=SpanKind.CONSUMER,
+        verb=event.verb.value,
+        event=event.kind.value,
+        cluster=event.cluster,
+        job_id=str(event.job_id),
+    ):
+        _fold(services, event)
+
+
+def _fold(services: Services, event: JobEvent) -> None:
     job = services.catalogue.record_event(event, services.clock())
+    if event.kind is JobEventKind.FINISHED:
+        outcome = "succeeded" if event.succeeded else "failed"
+        services.telemetry.record(JOB_OUTCOMES, 1, verb=event.verb.value, outcome=outcome)
     if job.progress.has_overtaken(event.report()):
         level, token = logging.WARNING, job.progress.token
         log_event("job-overtaken", level=level, job_id=job.job_id, token=event.token, newest=token)

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Final
 
 from functions.finding_news import tell
+from functions.fleet_gauges import record_replication
 from functions.wiring import Services
 from shared.domain.cluster import ClusterName
 from shared.domain.finding_rules import FindingScope
@@ -65,12 +66,17 @@ def watch_replication(services: Services) -> None:
 def _settle_lag(services: Services, status: ReplicationStatus, now: datetime) -> datetime | None:
     """The Last Sync Time that holds: what it once covered stays covered."""
     state, reached = _read(services, status, now)
+    record_replication(services.telemetry, reached, now)
     allowed = min(
         (one.replication.behind_minutes for one in services.settings.cluster),
         default=services.settings.policy.replication.behind_minutes,
     )
     found = judge_lag(state, reached, timedelta(minutes=allowed), now)
-    tell(REPOSITORY, services.catalogue.settle_findings(REPOSITORY, _REPLICATION, found, now))
+    tell(
+        services,
+        REPOSITORY,
+        services.catalogue.settle_findings(REPOSITORY, _REPLICATION, found, now),
+    )
     log_event("replication-seen", state=state, last_sync_time=reached)
     return reached
 
@@ -130,7 +136,7 @@ def _settle_backups(
         )
         if found or cluster in known:
             changes = services.catalogue.settle_findings(cluster, _REPLICATION, found, now)
-            tell(cluster, changes)
+            tell(services, cluster, changes)
 
 
 def _terms(services: Services) -> Mapping[str, Replication]:

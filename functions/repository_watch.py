@@ -62,7 +62,7 @@ def watch_repository(services: Services, sighting: Sighting) -> None:
         changes = services.catalogue.settle_findings(
             cluster, _SCOPES, found.get(cluster, ()), sighting.began
         )
-        tell(cluster, changes)
+        tell(services, cluster, changes)
 
 
 def _found(

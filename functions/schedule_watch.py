@@ -35,7 +35,7 @@ def watch_schedule(services: Services) -> None:
         changes = services.catalogue.settle_findings(
             cluster, _SCOPES, found.get(cluster, ()), began
         )
-        tell(cluster, changes)
+        tell(services, cluster, changes)
 
 
 def _found(services: Services, now: datetime) -> Iterator[tuple[ClusterName, Finding]]:

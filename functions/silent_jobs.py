@@ -22,6 +22,7 @@ from shared.domain.job import JobEventKind, JobVerb
 from shared.errors import JobLost, PgkeepError
 from shared.event_log import log_event
 from shared.jobs.messages import AnyJob, JobEvent
+from shared.telemetry.metric_names import JOB_OUTCOMES
 
 # Three beats of the worker (worker.job_runner): one may be lost, and one late.
 HEARTBEAT: Final = timedelta(seconds=60)
@@ -93,6 +94,7 @@ def _give_up(
         token=job.progress.token,
     )
     if services.catalogue.give_up(end, retry, quiet_since=quiet_since, now=now):
+        services.telemetry.record(JOB_OUTCOMES, 1, verb=job.verb.value, outcome="lost")
         again = None if retry is None else retry.job_id
         level = logging.ERROR
         log_event("job-lost", level=level, job_id=job.job_id, cluster=job.cluster, retry=again)

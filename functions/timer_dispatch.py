@@ -13,6 +13,7 @@ import azure.functions as func
 
 from functions.guarded_expiry import dangers, tell_refused
 from functions.job_watch import recover_lost
+from functions.looks import look
 from functions.outbox import send_requested
 from functions.scheduled_jobs import JobsToBe
 from functions.wiring import Services, services
@@ -33,7 +34,9 @@ blueprint = func.Blueprint()
 # No monitor: missed ticks are found in the catalogue, not in the host's status blob.
 @blueprint.timer_trigger("timer", schedule="%PGKEEP_DISPATCH_SCHEDULE%", use_monitor=False)
 def timer_dispatch(timer: func.TimerRequest) -> None:
-    dispatch(services())
+    found = services()
+    with look(found, "dispatch"):
+        dispatch(found)
 
 
 def dispatch(services: Services) -> None:

@@ -11,8 +11,10 @@ from typing import Final
 
 import azure.functions as func
 
+from functions.fleet_gauges import record_findings
 from functions.freshness_watch import watch_fleet
 from functions.job_watch import watch_jobs
+from functions.looks import look
 from functions.replication_watch import watch_replication
 from functions.schedule_watch import watch_schedule
 from functions.wal_watch import watch
@@ -27,6 +29,7 @@ _OF_THE_FLEET: Final[tuple[Callable[[Services], None], ...]] = (
     watch_schedule,
     watch_jobs,
     watch_replication,
+    record_findings,
 )
 # An archive is listed for each cluster: what is not looked at by then comes in a later look, so
 # that the parts that are about all clusters have their time before the host ends the function.
@@ -38,7 +41,9 @@ _BETWEEN_LOOKS_AT_THE_CLOCK: Final = 64
 # No monitor: a look that was missed is made up for by the next one.
 @blueprint.timer_trigger("timer", schedule="%PGKEEP_FRESHNESS_SCHEDULE%", use_monitor=False)
 def timer_freshness(timer: func.TimerRequest) -> None:
-    look_at_all(services())
+    found = services()
+    with look(found, "freshness"):
+        look_at_all(found)
 
 
 def look_at_all(services: Services) -> None:

@@ -11,6 +11,7 @@ import azure.functions as func
 from functions.guard_watch import watch_guard
 from functions.intake import request_verification, take_in_backup, take_in_report
 from functions.job_watch import prune
+from functions.looks import look
 from functions.outbox import send_requested
 from functions.repository_watch import Sighting, watch_repository
 from functions.wiring import Services, services
@@ -32,7 +33,9 @@ blueprint = func.Blueprint()
 
 @blueprint.timer_trigger("timer", schedule="%PGKEEP_RECONCILE_SCHEDULE%")
 def timer_reconcile(timer: func.TimerRequest) -> None:
-    reconcile(services())
+    found = services()
+    with look(found, "reconcile"):
+        reconcile(found)
 
 
 def reconcile(services: Services) -> None:

@@ -29,7 +29,7 @@ def watch(services: Services, cluster: ClusterSettings) -> None:
     services.catalogue.record_freshness(seen)
     found = findings(seen, conflicts, timedelta(seconds=cluster.wal.behind_seconds))
     scopes = [FindingScope.WAL]
-    tell(name, services.catalogue.settle_findings(name, scopes, found, began))
+    tell(services, name, services.catalogue.settle_findings(name, scopes, found, began))
     log_event(
         "wal-freshness",
         cluster=name,
@@ -47,7 +47,7 @@ def open_troubles(services: Services, cluster: ClusterName) -> None:
     snapshot = services.catalogue.archive_snapshot(cluster) or ArchiveSnapshot()
     seen, conflicts = _judged(services, cluster, snapshot)
     found = troubles(seen, conflicts)
-    tell(cluster, services.catalogue.open_findings(cluster, found, services.clock()))
+    tell(services, cluster, services.catalogue.open_findings(cluster, found, services.clock()))
 
 
 def _refreshed(services: Services, cluster: ClusterName) -> ArchiveSnapshot:

@@ -7,15 +7,18 @@ tests hand in their own. Nothing is opened at import: indexing the app must stay
 import logging
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from shared.event_log import LOGGER, JsonLines
+from shared.errors import PgkeepError
+from shared.event_log import LOGGER, JsonLines, log_event
 from shared.jobs.messages import EVENT_QUEUE, JOB_QUEUES
 from shared.settings import Settings
+from shared.telemetry.meters import NO_TELEMETRY, Telemetry
 
 if TYPE_CHECKING:
     from shared.catalogue.ports import Catalogue
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 # App Service sets it, and nobody may in an app's settings (reference-app-settings of its docs).
 _EASY_AUTH_VARIABLE = "WEBSITE_AUTH_ENABLED"
 _TELEMETRY_VARIABLE = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+_ROLE = "pgkeep-control"
 # Connections to storage; functions read small documents, one after the other.
 _THREADS = 4
 
@@ -53,6 +57,7 @@ class Services:
     behind_easy_auth: bool = False
     policies: "PolicyReader | None" = None
     replication: "ReplicationStatus | None" = None
+    telemetry: Telemetry = NO_TELEMETRY
 
 
 @cache
@@ -71,7 +76,7 @@ def services() -> Services:
     login = adapters.catalogue_login(settings)
     migrate(login, _now())
     catalogue = PostgresCatalogue(login)
-    _observe()
+    telemetry = _observe()
     return Services(
         settings=settings,
         store=adapters.blob_store(settings.repository, _THREADS),
@@ -84,6 +89,7 @@ def services() -> Services:
         behind_easy_auth=os.environ.get(_EASY_AUTH_VARIABLE, "").lower() == "true",
         policies=adapters.account_policies(settings.account, _now),
         replication=adapters.replication_status(settings.repository),
+        telemetry=telemetry,
     )
 
 
@@ -91,17 +97,33 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _observe() -> None:
-    """Our events go through the host's own handlers, each as one JSON line."""
-    if os.environ.get(_TELEMETRY_VARIABLE):
-        from azure.monitor.opentelemetry import configure_azure_monitor
+def _observe() -> Telemetry:
+    """Events go to the host's log as JSON lines, and to Azure Monitor as they are.
 
-        configure_azure_monitor(logger_name=LOGGER.name)
-    LOGGER.addFilter(_as_json_line)
+    Whoever exports them hears them from our logger: what reaches the host's goes no further.
+    """
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.handlers[:] = [HostLines()]
     logging.getLogger("azure").setLevel(logging.WARNING)  # it logs each request
+    connection_string = os.environ.get(_TELEMETRY_VARIABLE)
+    if not connection_string:
+        return NO_TELEMETRY
+    from shared.telemetry.azure_monitor import export_to_azure_monitor
+
+    try:
+        return export_to_azure_monitor(connection_string, _ROLE).telemetry
+    except PgkeepError as error:
+        level, code, fact = logging.ERROR, error.code, error.fact
+        log_event("telemetry-not-exported", level=level, code=code, fact=fact)
+        return NO_TELEMETRY
 
 
-def _as_json_line(record: logging.LogRecord) -> bool:
-    record.msg, record.args = JsonLines().format(record), None
-    record.exc_info = None  # the line holds it
-    return True
+class HostLines(logging.Handler):
+    """Hands each event to the host's own handlers, as one JSON line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = copy(record)
+        line.msg, line.args = JsonLines().format(record), None
+        line.exc_info = line.exc_text = None  # the line holds it
+        logging.getLogger().handle(line)

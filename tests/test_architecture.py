@@ -45,6 +45,7 @@ REAL_WORLD = {
         "shared/settings/toml_file.py",
         "worker/pgkeep_wal.py",
         "worker/__main__.py",
+        "worker/wiring.py",
         "functions/wiring.py",
     },
     "os.getenv": set[str](),
@@ -60,11 +61,12 @@ REAL_WORLD = {
 BROAD_EXCEPT = {
     "functions/http_protocol.py",
     "local/functions_host/http_routes.py",
+    "worker/observation.py",
     "worker/pgkeep_wal.py",
 }
 
 # Packages of shared that only one edge reaches, and why they are shared all the same.
-ONE_EDGE = {"shared.version": "documents state the release that wrote them; functions write none"}
+ONE_EDGE: dict[str, str] = {}
 
 # Loaded when a function runs, not when Azure indexes the app.
 HEAVY = ("azure.identity", "azure.storage.blob", "psycopg", "requests", "zstandard")
@@ -81,6 +83,9 @@ NAMESPACES = {
     "azure.storage.blob": "azure-storage-blob",
     "azure.storage.queue": "azure-storage-queue",
     "google_crc32c": "google-crc32c",
+    "opentelemetry.exporter.prometheus": "opentelemetry-exporter-prometheus",
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry": "opentelemetry-api",
 }
 
 

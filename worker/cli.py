@@ -24,6 +24,7 @@ from worker.commands import (
     drill,
     list_backups,
     printed,
+    printed_check,
     printed_recovery,
     printed_upkeep,
     printed_wal,
@@ -297,7 +298,7 @@ def check_command(
         if create_containers:
             adapters.create_containers(services.settings.repository)
         results = check.check(services, cluster)
-        printed.checks(results, as_json=json)
+        printed_check.checks(results, as_json=json)
         if any(result.outcome == "failed" for result in results):
             raise typer.Exit(3)
 
@@ -311,7 +312,7 @@ def run_command(
     config: Config = None,
 ) -> None:
     """Do the jobs on the queues until told to stop: what the container runs."""
-    with open_services(config, quiet=True) as services:
+    with open_services(config, quiet=True, scraped=True) as services:
         job_runner.run(
             services, queue or [], once=once, stop=wiring.job_stop_signal(job_runner.GRACE_S)
         )

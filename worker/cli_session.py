@@ -27,11 +27,17 @@ FromSecondary = Annotated[
 
 @contextmanager
 def open_services(
-    config: str | None, *, quiet: bool, from_secondary: bool = False
+    config: str | None, *, quiet: bool, from_secondary: bool = False, scraped: bool = False
 ) -> Iterator[Services]:
-    """Services of one command, with progress bars unless `quiet`."""
-    with printed.progress_bars(quiet=quiet) as progress:
-        services = wiring.services(wiring.load_settings(config), progress)
+    """Services of one command, with progress bars unless `quiet`; `scraped` if it runs for long.
+
+    At the end its telemetry is sent, however it ends.
+    """
+    with (
+        wiring.observed(scraped=scraped) as telemetry,
+        printed.progress_bars(quiet=quiet) as progress,
+    ):
+        services = wiring.services(wiring.load_settings(config), progress, telemetry)
         if from_secondary:
             services = reading_there(services)
         if services.elsewhere:

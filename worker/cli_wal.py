@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Keep WAL in the repository, and gi
 @app.command("receive")
 def receive_command(cluster: Cluster, config: Config = None) -> None:
     """Receive WAL over a replication slot until told to stop; seconds of RPO."""
-    with open_services(config, quiet=True) as services:
+    with open_services(config, quiet=True, scraped=True) as services:
         settings = services.settings.cluster_named(cluster)
         wal_receive.receive(services, settings, stop=wiring.stop_signal(_GRACE_S))
 
@@ -28,6 +28,7 @@ def agent_command(
 
     With --from-secondary it only gives WAL back, and refuses to take any.
     """
-    with open_services(config, quiet=True, from_secondary=from_secondary) as services:
+    session = open_services(config, quiet=True, from_secondary=from_secondary, scraped=True)
+    with session as services:
         settings = services.settings.cluster_named(cluster)
         wal_agent.run_agent(services, settings, stop=wiring.stop_signal(_GRACE_S))

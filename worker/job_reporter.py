@@ -8,6 +8,7 @@ from shared.event_log import log_event
 from shared.jobs.lease import Lease, LeaseRecord, LeaseStore
 from shared.jobs.messages import AnyJob, JobEvent
 from shared.jobs.queue import JobQueue
+from shared.telemetry.trace_context import current_traceparent
 from worker.commands.services import Clocks
 
 _PROGRESS_EVERY_S = 2.0
@@ -73,6 +74,7 @@ class EventReporter:
                 "attempt": self._attempt,
                 "at": self._clocks.now(),
                 "token": self._token,
+                "traceparent": current_traceparent(),
                 **fields,
             }
         )

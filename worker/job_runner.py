@@ -38,6 +38,7 @@ from shared.settings import Settings
 from worker.commands.perform import perform
 from worker.commands.services import Services
 from worker.job_reporter import EventReporter, ReportedLeases
+from worker.job_watch import watched
 from worker.wiring import Interrupted
 
 VISIBILITY_S = 60
@@ -126,21 +127,26 @@ def _serve(
 
 def _do(services: Services, job: AnyJob, attempt: int, reporter: EventReporter) -> int | None:
     """None when the job is over, well or not; otherwise after how many seconds to try again."""
-    reporter.send(JobEventKind.STARTED)
-    log_event("job-started", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
     leases = ReportedLeases(services.leases, reporter)
-    try:
-        result = perform(replace(services, progress=reporter, leases=leases), job)
-    except PgkeepError as error:
-        again = _may_get_better(error) and attempt < MAX_ATTEMPTS
-        log_event("job-failed", job_id=job.job_id, code=error.code, fact=error.fact, again=again)
-        if not again:
-            reporter.failed(error)
-            return None
-        reporter.released(error)
-        return RETRY_DELAY_S * attempt
-    log_event("job-finished", job_id=job.job_id, result=result)
-    reporter.send(JobEventKind.FINISHED, succeeded=True, result=result)
+    with watched(replace(services, progress=reporter, leases=leases), job) as (watch, observed):
+        reporter.send(JobEventKind.STARTED)
+        log_event("job-started", job_id=job.job_id, verb=job.verb, cluster=job.cluster)
+        try:
+            result = perform(observed, job)
+        except PgkeepError as error:
+            again = _may_get_better(error) and attempt < MAX_ATTEMPTS
+            watch.failed(error, again=again)
+            log_event(
+                "job-failed", job_id=job.job_id, code=error.code, fact=error.fact, again=again
+            )
+            if not again:
+                reporter.failed(error)
+                return None
+            reporter.released(error)
+            return RETRY_DELAY_S * attempt
+        watch.succeeded(result)
+        log_event("job-finished", job_id=job.job_id, result=result)
+        reporter.send(JobEventKind.FINISHED, succeeded=True, result=result)
     return None
 
 

@@ -6,6 +6,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from shared import settings as s
 from shared.errors import SettingsInvalid
 from shared.repository.azure_credentials import CredentialKind, token_credential
 from shared.repository.signatures import Signer
+from shared.telemetry.meters import NO_TELEMETRY, Telemetry
 from worker.commands.services import Clocks, Progress, Services
 from worker.keys.key_ring import CompositeKeyRing, UnwrappingKey, WrappingKey
 from worker.keys.key_vault import (
@@ -25,6 +28,7 @@ from worker.keys.key_vault import (
 )
 from worker.keys.local_pem import PemUnwrappingKey, PemWrappingKey
 from worker.keys.signing import KeyVaultSigner, PemSigner
+from worker.observation import begin_observation
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -38,7 +42,9 @@ def load_settings(source: str | None) -> s.Settings:
     return adapters.load_settings(source)
 
 
-def services(settings: s.Settings, progress: Progress) -> Services:
+def services(
+    settings: s.Settings, progress: Progress, telemetry: Telemetry = NO_TELEMETRY
+) -> Services:
     """Opens no connection; keys are read from their files here, so that bad ones fail early."""
     threads = settings.worker.transfer_threads + settings.worker.compression_threads
     return Services(
@@ -54,7 +60,22 @@ def services(settings: s.Settings, progress: Progress) -> Services:
         progress=progress,
         secondary=adapters.secondary_store(settings.repository, threads),
         replication=adapters.replication_status(settings.repository),
+        telemetry=telemetry,
     )
+
+
+@contextmanager
+def observed(*, scraped: bool) -> Iterator[Telemetry]:
+    """Telemetry as the environment asks for it; what was recorded is sent before the end.
+
+    Whoever is to be `scraped` lives long enough.
+    """
+    observation = begin_observation(os.environ, scraped=scraped)
+    try:
+        yield observation.telemetry
+    finally:
+        with suppress(Interrupted):  # the grace is over, and so is the time to send in
+            observation.end()
 
 
 class Interrupted(BaseException):

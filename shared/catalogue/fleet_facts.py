@@ -30,6 +30,7 @@ _SEE = """
 _FLEET = """
     SELECT wanted.cluster, watched.first_seen, newest.committed_at,
            verified.committed_at AS verified_at, proven.at AS proven_at,
+           geo_safe.committed_at AS geo_safe_at,
            coalesce(newest_full.plain_bytes, 0) AS restored_bytes,
            coalesce(sizes.stored_bytes, 0)::bigint AS stored_bytes,
            coalesce(wal.bytes, 0)::bigint AS wal_bytes, fresh.freshness,
@@ -50,6 +51,12 @@ _FLEET = """
           AND facts.committed_at <= %(latest)s
         ORDER BY label DESC LIMIT 1
     ) AS verified ON true
+    LEFT JOIN LATERAL (
+        SELECT committed_at FROM backup
+        WHERE backup.cluster = wanted.cluster AND geo_safe_at IS NOT NULL
+          AND committed_at <= %(latest)s
+        ORDER BY label DESC LIMIT 1
+    ) AS geo_safe ON true
     LEFT JOIN LATERAL (
         SELECT max(created_at) AS at FROM drill
         WHERE drill.cluster = wanted.cluster AND verdict = 'proven' AND created_at <= %(latest)s
@@ -147,6 +154,7 @@ def _member(row: DictRow, drills: Mapping[ClusterName, Sequence[DrillTimes]]) ->
         wal_bytes=row["wal_bytes"],
         restored_bytes=row["restored_bytes"],
         replayed_bytes=row["replayed_bytes"] or 0,
+        geo_safe_at=row["geo_safe_at"],
         wal=_freshness(row["freshness"]),
         drills=tuple(drills.get(cluster, ())),
     )

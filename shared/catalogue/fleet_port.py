@@ -18,6 +18,7 @@ class FleetMember:
 
     `restored_bytes`: what a restore of the newest full backup writes. `replayed_bytes`: the WAL
     that a recovery from the newest backup to now would replay, as far as it is archived.
+    `geo_safe_at`: when the newest backup was committed that is whole in the second region.
     `drills`: the newest ones that passed, newest first. What is dated in the future does not count.
     """
 
@@ -27,6 +28,7 @@ class FleetMember:
     restored_bytes: int
     replayed_bytes: int
     wal: WalFreshness | None
+    geo_safe_at: datetime | None = None
     drills: tuple[DrillTimes, ...] = ()
 
     @property

@@ -54,6 +54,7 @@ class FindingCode(StrEnum):
     JOB_FAILED = "job-failed"
     JOB_LOST = "job-lost"
     MESSAGE_POISONED = "message-poisoned"
+    EVENTS_WAITING = "events-waiting"
     # guard
     LIFECYCLE_WOULD_DELETE_PARENT = "lifecycle-would-delete-parent"
     LIFECYCLE_WOULD_DELETE_KEYS = "lifecycle-would-delete-keys"
@@ -157,7 +158,7 @@ _FRESHNESS: Final[tuple[_Row, ...]] = (
     ),
 )
 _SCHEDULE: Final[tuple[_Row, ...]] = (
-    (_C.RUN_MISSED, _S.ERROR, "Look why the job did not start", "runbooks/backup-failed.md"),
+    (_C.RUN_MISSED, _S.ERROR, "Look why the job did not start", "runbooks/job-failed.md"),
     (
         _C.RUN_SKIPPED,
         _S.ERROR,
@@ -172,13 +173,19 @@ _SCHEDULE: Final[tuple[_Row, ...]] = (
     ),
 )
 _JOBS: Final[tuple[_Row, ...]] = (
-    (_C.JOB_FAILED, _S.ERROR, "Read the error of the job", "runbooks/backup-failed.md"),
+    (_C.JOB_FAILED, _S.ERROR, "Read the error of the job", "runbooks/job-failed.md"),
     (_C.JOB_LOST, _S.ERROR, "Look at the container host", "runbooks/job-lost.md"),
     (
         _C.MESSAGE_POISONED,
         _S.ERROR,
         "Look at the message and who wrote it",
         "runbooks/message-poisoned.md",
+    ),
+    (
+        _C.EVENTS_WAITING,
+        _S.ERROR,
+        "Look why the function app does not take events in",
+        "runbooks/event-queue-stuck.md",
     ),
 )
 _GUARD: Final[tuple[_Row, ...]] = (
@@ -226,13 +233,13 @@ _GUARD: Final[tuple[_Row, ...]] = (
     ),
 )
 _REPLICATION: Final[tuple[_Row, ...]] = (
-    (_C.GEO_BEHIND, _S.WARNING, "Watch Azure's status", "runbooks/region-lost.md"),
-    (_C.GEO_OVERDUE, _S.ERROR, "Watch Azure's status", "runbooks/region-lost.md"),
+    (_C.GEO_BEHIND, _S.WARNING, "Watch Azure's status", "runbooks/geo-behind.md"),
+    (_C.GEO_OVERDUE, _S.ERROR, "Watch Azure's status", "runbooks/geo-behind.md"),
     (
         _C.OBJECT_REPLICATION_FAILED,
         _S.ERROR,
         "Look at the account's replication policy",
-        "runbooks/region-lost.md",
+        "runbooks/geo-behind.md",
     ),
 )
 _RETENTION: Final[tuple[_Row, ...]] = (

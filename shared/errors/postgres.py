@@ -98,7 +98,7 @@ class PostgresDenied(Denied):
     """pg_hba.conf or the role's attributes keep us out."""
 
     code = "postgres-denied"
-    hint = "Add a line to pg_hba.conf for this host, user and database, then reload the server."
+    hint = "`pgkeep check` prints the line for pg_hba.conf, or the statement, that is missing."
 
 
 class PostgresAuthenticationFailed(PostgresDenied):

@@ -6,6 +6,7 @@ extensions.queues.messageEncoding), and XML would not carry every character.
 
 import binascii
 from base64 import b64decode
+from datetime import datetime
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
@@ -18,11 +19,14 @@ from shared.jobs.queue import QueueMessage, check_body
 # Data actions below Microsoft.Storage/storageAccounts/queueServices/, as roles name them.
 _SEND = "queues/messages/add/action"
 _PROCESS = "queues/messages/process/action"
+_PEEK = "queues/messages/read"
 _READ = "queues/read"
 _CREATE = "queues/write"
 
 # Seven days, the service's default: an older job was overtaken by the schedule long ago.
 _TIME_TO_LIVE_S = 7 * 24 * 3600
+# As many as one request shows: the order of a queue is only roughly that of sending.
+_PEEKED = 32
 
 
 def open_queue(
@@ -95,6 +99,12 @@ class AzureQueue:
     def approximate_length(self) -> int:
         with storage_errors(self._what, needs=_READ):
             return self._client.get_queue_properties().approximate_message_count or 0
+
+    def waiting_since(self) -> datetime | None:
+        with storage_errors(self._what, needs=_PEEK):
+            front = self._client.peek_messages(max_messages=_PEEKED)
+        sent = (message.inserted_on for message in front)
+        return min((at for at in sent if at is not None), default=None)
 
 
 def _decoded(text: str) -> str:

@@ -47,6 +47,8 @@ class Message(BaseModel):
     version: Literal[1] = 1
     job_id: UUID
     cluster: Cluster
+    # W3C trace context of whoever sent it; what cannot be read there begins a trace of its own.
+    traceparent: str | None = Field(default=None, max_length=200)
 
 
 class MessageTooNew(MessageInvalid):

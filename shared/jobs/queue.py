@@ -6,6 +6,7 @@ QueueNotFound, StorageDenied and StorageUnavailable.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from shared.errors import MessageInvalid
@@ -23,7 +24,7 @@ class QueueMessage:
 
 
 class JobQueue(Protocol):
-    """Five operations; all are safe to call from several threads at once."""
+    """Six operations; all are safe to call from several threads at once."""
 
     def send(self, body: str, *, delay_s: int = 0) -> None:
         """Visible after `delay_s`. A retry after a lost reply may send it twice."""
@@ -49,6 +50,13 @@ class JobQueue(Protocol):
 
     def approximate_length(self) -> int:
         """How many messages there are, hidden ones included; may lag behind."""
+        ...
+
+    def waiting_since(self) -> datetime | None:
+        """When the oldest of the messages at the front was sent, by the queue's own clock.
+
+        Hidden ones do not count: somebody has them. None when no other waits.
+        """
         ...
 
 

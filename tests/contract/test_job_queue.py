@@ -2,8 +2,10 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from time import monotonic
+from typing import TypeVar
 from uuid import uuid4
 
 import pytest
@@ -37,6 +39,27 @@ def queue(request: pytest.FixtureRequest) -> JobQueue:
 def test_an_empty_queue_gives_nothing(queue: JobQueue) -> None:
     assert queue.receive(30) is None
     assert queue.approximate_length() == 0
+
+
+def test_it_tells_since_when_the_oldest_message_that_nobody_has_is_waiting(
+    queue: JobQueue,
+) -> None:
+    assert queue.waiting_since() is None
+    before = datetime.now(UTC)
+    queue.send("first")
+    Event().wait(1.1)  # the service tells whole seconds
+    queue.send("second")
+    first = queue.waiting_since()
+    assert first is not None
+    assert abs(first - before) < timedelta(seconds=1)
+    held = received(queue)
+    second = queue.waiting_since()
+    assert second is not None
+    assert second > first
+    received(queue)
+    assert queue.waiting_since() is None, "somebody has both"
+    queue.renew(held, 0)
+    assert eventually(queue.waiting_since) == first, "given back, it is as old as before"
 
 
 @pytest.mark.parametrize("body", ['{"verb":"backup"}', "ä€😀\x00<&>\n", ""])
@@ -131,7 +154,12 @@ def test_a_foreign_body_that_is_no_base64_is_delivered_as_it_is(
 
 def test_a_queue_that_does_not_exist_is_named(azurite_account: EmulatedAccount) -> None:
     queue = open_queue(azurite_account.queue_url, "nowhere", azurite_account.credential)
-    for act in (lambda: queue.send("job"), lambda: queue.receive(30), queue.approximate_length):
+    for act in (
+        lambda: queue.send("job"),
+        lambda: queue.receive(30),
+        queue.approximate_length,
+        queue.waiting_since,
+    ):
         with pytest.raises(QueueNotFound, match="queue nowhere"):
             act()
     queue.close()
@@ -147,10 +175,13 @@ def received(queue: JobQueue, visibility_s: int = 30) -> QueueMessage:
     return message
 
 
-def eventually(look: Callable[[], QueueMessage | None]) -> QueueMessage:
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T | None]) -> T:
     deadline = monotonic() + 10
     while monotonic() < deadline:
-        if message := look():
-            return message
+        if (found := look()) is not None:
+            return found
         Event().wait(0.05)
-    pytest.fail("no message within 10 s")
+    pytest.fail("nothing within 10 s")

@@ -282,7 +282,9 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 def _member(owner: object, name: str) -> Any:
     match owner:
-        case Resource() if name in {"id", "name", "type"}:
+        case Resource() if name == "name":
+            return owner.body["name"]  # a child's is its own, without its parents'
+        case Resource() if name in {"id", "type"}:
             return getattr(owner, name)
         case Resource():
             return f"{owner.name}.{name}"

@@ -138,6 +138,7 @@ class _Fleet(MemoryAgenda, MemoryWal):
         fulls = (row["plain_bytes"] for row in reversed(rows) if row["kind"] == BackupKind.FULL)
         snapshot = self.archive_snapshot(cluster)
         newest = rows[-1] if rows else None
+        safe = (row["committed_at"] for row in reversed(rows) if _key(row) in self._geo_safe)
         replayed = 0
         if newest and wal and wal.through_lsn and wal.timeline == newest["timeline"]:
             replayed = max(0, wal.through_lsn - Lsn.parse(newest["start_lsn"]))
@@ -148,6 +149,7 @@ class _Fleet(MemoryAgenda, MemoryWal):
             restored_bytes=next(fulls, 0),
             replayed_bytes=replayed,
             wal=wal,
+            geo_safe_at=next(safe, None),
             drills=self._drill_times(cluster, now),
         )
 

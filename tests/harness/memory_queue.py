@@ -6,6 +6,7 @@ It passes the same contract as the Azure adapter, tests/contract/test_job_queue.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import count
 from threading import Lock
 
@@ -17,13 +18,21 @@ from shared.jobs.queue import QueueMessage, check_body
 class _Stored:
     message: QueueMessage
     visible_at: float
+    sent_at: datetime
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class MemoryQueue:
-    """See shared.jobs.queue.JobQueue for the contract."""
+    """See shared.jobs.queue.JobQueue for the contract. `wall` says when messages were sent."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], datetime] = _now
+    ) -> None:
         self._clock = clock
+        self._wall = wall
         self._lock = Lock()
         self._serial = count(1)
         self._stored: dict[str, _Stored] = {}
@@ -32,7 +41,7 @@ class MemoryQueue:
         check_body(body)
         with self._lock:
             message = QueueMessage(f"m{next(self._serial)}", body, 0, "")
-            self._stored[message.id] = _Stored(message, self._clock() + delay_s)
+            self._stored[message.id] = _Stored(message, self._clock() + delay_s, self._wall())
 
     def receive(self, visibility_s: int) -> QueueMessage | None:
         with self._lock:
@@ -64,7 +73,14 @@ class MemoryQueue:
         with self._lock:
             return len(self._stored)
 
+    def waiting_since(self) -> datetime | None:
+        with self._lock:
+            now = self._clock()
+            visible = (one.sent_at for one in self._stored.values() if one.visible_at <= now)
+            return min(visible, default=None)
+
     def _hide(self, message: QueueMessage, visibility_s: int) -> QueueMessage:
         held = replace(message, receipt=f"r{next(self._serial)}")
-        self._stored[held.id] = _Stored(held, self._clock() + visibility_s)
+        sent_at = self._stored[held.id].sent_at
+        self._stored[held.id] = _Stored(held, self._clock() + visibility_s, sent_at)
         return held

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from functions.event_watch import WAITS_AT_MOST
 from functions.job_watch import KEPT_FOR, prune, recover_lost, watch_jobs
 from functions.outbox import send_requested
 from functions.poisoned import SHOWN_FOR, take_in_poison
@@ -270,6 +271,36 @@ class TestFindings:
         assert ward.codes() == [("demo", "job-failed", "backup")], "not better yet"
         ward.hear(later, JobEventKind.FINISHED, succeeded=True, result="label")
         assert ward.open() == []
+
+    def test_events_that_nobody_takes_in_are_a_finding_until_somebody_does(
+        self, ward: Ward
+    ) -> None:
+        ward.events = MemoryQueue(wall=ward.clock)
+        sent_at = ward.clock.now
+        for _ in range(3):
+            ward.events.send("an event")
+        ward.clock.advance(seconds=WAITS_AT_MOST.total_seconds())
+        assert ward.codes() == []
+        ward.clock.advance(minutes=1)
+        [opened] = ward.open()
+        assert (opened.cluster, opened.finding.code) == (REPOSITORY, "events-waiting")
+        assert (opened.finding.object, opened.finding.since) == (EVENT_QUEUE, sent_at)
+        assert opened.finding.evidence == {"messages": "3", "minutes": "11"}
+        for _ in range(3):
+            assert ward.events.receive(60)
+        assert ward.open() == [], "somebody has them"
+
+    def test_a_queue_of_events_that_cannot_be_asked_hides_no_other_finding(
+        self, ward: Ward, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away() -> None:
+            raise StorageUnavailable("queue pgkeep-events does not answer")
+
+        take_in_poison(ward.services, EVENT_QUEUE + POISON, b"{", take_in_event)
+        with monkeypatch.context() as outage:
+            outage.setattr(ward.events, "waiting_since", away)
+            assert [code for _, code, _ in ward.codes()] == ["events-waiting", "message-poisoned"]
+        assert [code for _, code, _ in ward.codes()] == ["message-poisoned"]
 
     def test_jobs_long_over_are_forgotten_and_others_are_not(self, ward: Ward) -> None:
         ward.start(JOB)

@@ -20,6 +20,7 @@ from shared.repository.documents import BackupDocument
 from shared.repository.layout import BackupRef
 from shared.repository.signatures import document_digest, sign_document
 from worker.commands.cluster_identity import signer_of
+from worker.commands.recorded_outcomes import record_backup
 from worker.commands.services import Services
 
 # Behind how many later backups a job that is delivered again may find its own.
@@ -91,6 +92,7 @@ def commit(services: Services, ref: BackupRef, document: BackupDocument) -> Stor
     raw = sign_document(document, signer_of(services))
     services.store.create(ref.document, raw)
     log_event("backup-committed", cluster=ref.cluster, label=ref.label)
+    record_backup(services.telemetry, document)
     return StoredBackup(ref, document, document_digest(raw))
 
 

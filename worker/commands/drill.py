@@ -39,6 +39,7 @@ from worker.commands.cluster_identity import signer_of
 from worker.commands.drill_checks import CopyUnderTest, run_checks
 from worker.commands.drill_instant import Instant, plan_instant
 from worker.commands.drill_report import Findings, compose_report
+from worker.commands.recorded_outcomes import record_drill
 from worker.commands.replay import ReplayPlace, socket_in
 from worker.commands.restore import (
     Chosen,
@@ -125,8 +126,16 @@ def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -
         except Corrupt as error:
             findings.stopped_by(error, CheckOutcome.FAILED)
     report = compose_report(services, drill_id, watch, findings)
-    log_event("drill-reported", drill_id=drill_id, label=report.label, verdict=report.verdict)
-    return store_report(services, name, report)
+    log_event(
+        "drill-reported",
+        cluster=report.cluster,
+        drill_id=drill_id,
+        label=report.label,
+        verdict=report.verdict,
+    )
+    report = store_report(services, name, report)
+    record_drill(services.telemetry, report)
+    return report
 
 
 def _rehearse(

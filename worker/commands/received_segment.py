@@ -22,13 +22,15 @@ class Portion:
     """Bytes of a segment that go into the archive as one object.
 
     `prefix` is what arrived of the stretch up to the portion's end; its last bytes, from `start`
-    on, are the portion. It is a view: nothing in it changes any more.
+    on, are the portion. It is a view: nothing in it changes any more. `waiting_since` (monotonic)
+    its oldest byte that was in no portion before has been here.
     """
 
     item: WalObject
     start: Lsn
     stretch: Lsn
     prefix: memoryview
+    waiting_since: float | None = None
 
     @property
     def end(self) -> Lsn:
@@ -91,7 +93,7 @@ class Stretch:
         if (begin, self._received) != (0, self._segment_size):
             item = WalPiece.of(self._name, self._offset + begin, self._offset + self._received)
         prefix = self._bytes[: self._received].toreadonly()
-        return Portion(item, self.start + begin, self.start, prefix)
+        return Portion(item, self.start + begin, self.start, prefix, self.waiting_since)
 
 
 def check(portion: Portion, system_identifier: int, segment_size: int) -> None:

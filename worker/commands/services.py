@@ -10,6 +10,7 @@ from shared.repository.blob_store import BlobStore
 from shared.repository.replication_status import ReplicationStatus
 from shared.repository.signatures import PinnedKeys, Signer
 from shared.settings import Settings
+from shared.telemetry.meters import NO_TELEMETRY, Telemetry
 from worker.keys.key_ring import KeyRing
 
 
@@ -64,6 +65,7 @@ class Services:
     secondary: BlobStore | None = None
     replication: ReplicationStatus | None = None
     elsewhere: Elsewhere | None = None
+    telemetry: Telemetry = NO_TELEMETRY
 
     @property
     def reports(self) -> BlobStore:

@@ -16,6 +16,7 @@ from shared.event_log import log_event
 from shared.repository.backups import read_cluster
 from shared.repository.documents import ClusterDocument
 from shared.settings import ClusterSettings
+from shared.telemetry.metric_names import WAL_ACKNOWLEDGE
 from worker.commands import wal_protocol as protocol
 from worker.commands.cluster_identity import register
 from worker.commands.cluster_login import conninfo_of
@@ -94,8 +95,12 @@ class Pusher:
         name = WalFileName.parse(request.name)
         if descriptor is None:
             raise WalFileRefused(f"{name} came without a file")
+        clock = self._services.clocks.monotonic
+        asked_at = clock()
         self._pushes.push(Handed(name, descriptor, Path(request.path)))
         self._archived.confirm(name)
+        seconds, cluster = clock() - asked_at, self._cluster.name
+        self._services.telemetry.record(WAL_ACKNOWLEDGE, seconds, cluster=cluster)
         return protocol.DONE
 
     def report(self) -> None:

@@ -26,6 +26,7 @@ from shared.repository import layout
 from shared.repository.documents import ClusterDocument
 from shared.repository.key_record import KeyPurpose
 from shared.repository.wal_metadata import WalMetadata
+from shared.telemetry.metric_names import WAL_SEGMENTS
 from worker.commands.issued_key import IssuedKey, issue_key
 from worker.commands.services import Services
 from worker.commands.wal_reporter import WalReporter
@@ -78,6 +79,21 @@ class WalArchive:
         Raises WalConflict, what the store raises, and WalSegmentSizeInvalid for a segment of
         another size than PostgreSQL writes.
         """
+        outcome = "failed"
+        try:
+            stored = self._put(item, content, contents)
+            outcome = stored.value
+        except WalConflict:
+            outcome = "conflict"
+            raise
+        finally:
+            if _is_wal(item):
+                cluster = self._cluster.cluster
+                telemetry = self._services.telemetry
+                telemetry.record(WAL_SEGMENTS, 1, cluster=cluster, outcome=outcome)
+        return stored
+
+    def _put(self, item: WalObject, content: Buffer, contents: WalContents | None) -> Stored:
         _check_size(item, content)
         key = self._current_key()
         described = self._pool.submit(_describe, key.kid, item, content, contents)
@@ -146,6 +162,11 @@ def plain_max(item: WalObject) -> int:
     """What one blob may hold. PostgreSQL's own `.partial` stays whole: its pieces have no name."""
     whole = isinstance(item, WalFileName) and item.kind is WalFileKind.PARTIAL
     return SEGMENT_SIZE_MAX if whole else PIECE_MAX
+
+
+def _is_wal(item: WalObject) -> bool:
+    """Whether it is a segment or a piece of one: WAL, and not word of it."""
+    return isinstance(item, WalPiece) or item.kind is WalFileKind.SEGMENT
 
 
 def _check_size(item: WalObject, content: Buffer) -> None:

@@ -39,6 +39,7 @@ from worker.commands.received_segment import Portion, check
 from worker.commands.services import Services
 from worker.commands.wal_archive import WalArchive
 from worker.commands.wal_histories import store_histories
+from worker.commands.wal_measure import WalMeasure
 from worker.commands.wal_position import Line, Position, ServerView, find_position, position_after
 from worker.commands.wal_progress import HOST_LENGTH, ProgressReports
 from worker.commands.wal_reception import Reception, Session
@@ -127,8 +128,10 @@ class _Receiver:
         self._stop = stop
         self._doorbell = Doorbell()
         self._progress = ProgressReports(services, cluster, reporter)
+        self._measure = WalMeasure(services, cluster.name)
         self._archive: WalArchive | None = None
         self._lost: Position | None = None
+        self._ours = False  # until we held the lease: another receiver tells the cluster's lag
 
     def close(self) -> None:
         self._progress.close()
@@ -140,9 +143,12 @@ class _Receiver:
         """From the lease to whatever ends it; returns when told to stop."""
         lock = layout.lock(self._name, _LOCK).path
         ttl = self._services.settings.worker.lease_seconds
+        if self._ours:
+            self._measure.tell()  # nobody else does between two sessions
         with ExitStack() as ends:
             holder = self._services.host
             lease = ends.enter_context(hold(self._services.leases, lock, holder, ttl_s=ttl))
+            self._ours = True
             connection = connect(
                 conninfo_of(self._cluster),
                 replication=True,
@@ -192,6 +198,7 @@ class _Receiver:
             clocks=self._services.clocks,
             uploads=Uploads(store, parallel, self._doorbell.ring),
             progress=self._progress,
+            measure=self._measure,
             doorbell=self._doorbell,
             lease=lease,
             stop=self._stop,

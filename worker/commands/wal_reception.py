@@ -16,6 +16,7 @@ from shared.jobs.lease import Renewal
 from shared.settings import ClusterWal
 from worker.commands.received_segment import DurableEnd, Stretch
 from worker.commands.services import Clocks
+from worker.commands.wal_measure import WalMeasure
 from worker.commands.wal_position import Position
 from worker.commands.wal_progress import ProgressReports, Reached
 from worker.commands.wal_uploads import Uploads
@@ -45,6 +46,7 @@ class Session:
     clocks: Clocks
     uploads: Uploads
     progress: ProgressReports
+    measure: WalMeasure
     doorbell: Doorbell
     lease: Renewal
     stop: threading.Event
@@ -63,6 +65,7 @@ class Reception:
         self._heard_at = session.clocks.now()
         self._reported = (Lsn(0), float("-inf"))
         self._answer_due = self._tail_wanted = False
+        session.measure.begin()
 
     @property
     def position(self) -> Position:
@@ -104,6 +107,7 @@ class Reception:
             return
         self._server_end = max(self._server_end, event.server_end)
         self._heard_at = self._session.clocks.now()
+        self._session.measure.hear(event.server_end)
         if isinstance(event, WalData):
             self._take(event)
         elif event.reply_requested:
@@ -134,8 +138,10 @@ class Reception:
     def _settle(self) -> None:
         """Take note of what has become durable, if we may still speak for the archive."""
         self._session.lease.check()
-        for stored in self._session.uploads.collect():
-            self._durable.add(stored.portion.start, stored.portion.end, stored.last_commit)
+        stored = self._session.uploads.collect()
+        for one in stored:
+            self._durable.add(one.portion.start, one.portion.end, one.last_commit)
+        self._session.measure.settle(self._durable.lsn, stored)
 
     def _report(self) -> None:
         now = self._session.clocks.monotonic()
@@ -145,6 +151,7 @@ class Reception:
             self._stream.report(self._durable.lsn)
             self._reported = (self._durable.lsn, now)
             self._answer_due = False
+            self._session.measure.tell()
 
     def _hand_over_tail(self, *, at_once: bool = False) -> None:
         """When it has waited long enough and no other is under way: several commits share one."""
