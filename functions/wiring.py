@@ -6,6 +6,7 @@ tests hand in their own. Nothing is opened at import: indexing the app must stay
 
 import logging
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from shared.errors import PgkeepError
 from shared.event_log import LOGGER, JsonLines, log_event
 from shared.jobs.messages import EVENT_QUEUE, JOB_QUEUES
 from shared.settings import Settings
+from shared.system_trust import lend_trust
 from shared.telemetry.meters import NO_TELEMETRY, Telemetry
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def services() -> Services:
     from shared.catalogue.migrate import migrate
     from shared.catalogue.postgres_catalogue import PostgresCatalogue
 
+    lend_trust(os.environ, ssl.get_default_verify_paths())
     settings = adapters.load_settings()
     login = adapters.catalogue_login(settings)
     migrate(login, _now())

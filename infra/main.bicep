@@ -1,5 +1,5 @@
 // pgkeep on Azure, in one resource group: `azd up` (docs/tutorials/deploy-to-azure.md), or
-// `az deployment sub create --template-file infra/main.bicep --parameters infra/main.bicepparam`.
+// `az deployment sub create --location <region> --parameters infra/main.bicepparam`.
 
 targetScope = 'subscription'
 
@@ -66,6 +66,18 @@ param allowedIpRanges array = []
 @maxValue(100)
 param maxExecutions int = 20
 
+@description('Whether infra/hooks/lock-immutability has run: from then on no deployment may touch the retention policies.')
+param immutabilityLocked bool = false
+
+@description('Whether who takes backups gets the right to write, too. Only when storage refuses it blocks without: docs/how-to/azure-permissions.md.')
+param blocksNeedWrite bool = false
+
+@description('A key of our own for the encryption that storage itself does.')
+param ownStorageKey bool = false
+
+@description('Bring back the vault of an environment of this name that was torn down less than 90 days ago.')
+param recoverVault bool = false
+
 @description('Keys in a hardware security module.')
 param hardwareKeys bool = false
 
@@ -102,6 +114,16 @@ param locks bool = true
 @minValue(30)
 @maxValue(730)
 param telemetryDays int = 90
+
+@description('Addresses that get a mail when an alert begins and when it is over.')
+param alertEmails array = []
+
+@description('Address that gets a POST for the same, with what authenticates it; empty: none.')
+@secure()
+param alertWebhook string = ''
+
+@description('Where people find the runbooks: an address, or the folder in the repository.')
+param runbooks string = 'docs/runbooks'
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))
 var prefix = 'pgkeep-${environmentName}'
@@ -163,8 +185,12 @@ module backupStorage 'modules/backup-storage.bicep' = {
       dump: fullDays + chainDays
       evidence: evidenceDays
     }
+    immutabilityLocked: immutabilityLocked
     denyByDefault: privateNetwork
     allowedIpRanges: allowedIpRanges
+    encryptionVaultUri: ownStorageKey ? keyVault.outputs.vaultUri : ''
+    encryptionKeyName: ownStorageKey ? storageEncryption.outputs.keyName : ''
+    encryptionIdentityId: ownStorageKey ? storageEncryption.outputs.identityId : ''
     workspaceId: monitoring.outputs.workspaceId
   }
 }
@@ -202,9 +228,21 @@ module keyVault 'modules/key-vault.bicep' = {
     tags: tags
     vaultName: 'kv-${token}'
     sku: hardwareKeys ? 'premium' : 'standard'
+    recover: recoverVault
     denyByDefault: privateNetwork
     allowedIpRanges: allowedIpRanges
     workspaceId: monitoring.outputs.workspaceId
+  }
+}
+
+module storageEncryption 'modules/storage-encryption.bicep' = if (ownStorageKey) {
+  scope: group
+  name: 'storage-encryption'
+  params: {
+    location: location
+    tags: tags
+    identityName: 'id-${prefix}-storage'
+    vaultName: keyVault.outputs.vaultName
   }
 }
 
@@ -250,6 +288,7 @@ module roles 'modules/roles.bicep' = {
   name: 'roles'
   params: {
     prefix: prefix
+    blocksNeedWrite: blocksNeedWrite
   }
 }
 
@@ -273,6 +312,7 @@ module roleAssignments 'modules/role-assignments.bicep' = {
     topicPrincipalId: eventTopic.outputs.principalId
     roles: {
       addBlobs: roles.outputs.addBlobsId
+      uploadBlobs: roles.outputs.uploadBlobsId
       readBlobs: roles.outputs.readBlobsId
       deleteBlobs: roles.outputs.deleteBlobsId
       holdLeases: roles.outputs.holdLeasesId
@@ -386,112 +426,72 @@ module workerEnvironment 'modules/worker-environment.bicep' = {
   }
 }
 
-// One job per queue, each as somebody else.
-module backupJob 'modules/worker-job.bicep' = if (!empty(workerImage)) {
-  scope: group
-  name: 'backup-job'
-  params: {
-    location: location
-    tags: tags
-    jobName: 'pgkeep-backup'
-    environmentId: workerEnvironment.outputs.environmentId
-    queueName: 'pgkeep-backup'
-    queueAccountName: hostStorage.outputs.accountName
+// One job per queue, each as somebody else. What drills and restores unpack needs room.
+var queues = [
+  'pgkeep-backup'
+  'pgkeep-restore'
+  'pgkeep-expire'
+  'pgkeep-maintenance'
+]
+var jobs = {
+  'pgkeep-backup': {
     identityId: identities.outputs.writerId
-    registryServer: registry.outputs.loginServer
-    image: workerImage
-    settings: union(worker, {
-      PGKEEP_IDENTITY__CLIENT_ID: identities.outputs.writerClientId
-      APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identities.outputs.writerClientId};Authorization=AAD'
-    })
-    maxExecutions: maxExecutions
+    clientId: identities.outputs.writerClientId
+    scratchStorage: ''
+    cpu: '2.0'
+    memory: '4Gi'
   }
-  dependsOn: [
-    roleAssignments
-    privateAccess
-  ]
-}
-
-module restoreJob 'modules/worker-job.bicep' = if (!empty(workerImage)) {
-  scope: group
-  name: 'restore-job'
-  params: {
-    location: location
-    tags: tags
-    jobName: 'pgkeep-restore'
-    environmentId: workerEnvironment.outputs.environmentId
-    queueName: 'pgkeep-restore'
-    queueAccountName: hostStorage.outputs.accountName
+  'pgkeep-restore': {
     identityId: identities.outputs.restoreId
-    registryServer: registry.outputs.loginServer
-    image: workerImage
-    settings: union(worker, {
-      PGKEEP_IDENTITY__CLIENT_ID: identities.outputs.restoreClientId
-      APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identities.outputs.restoreClientId};Authorization=AAD'
-      PGKEEP_DRILL__SCRATCH: '/scratch'
-    })
+    clientId: identities.outputs.restoreClientId
     scratchStorage: workerEnvironment.outputs.scratchStorage
-    maxExecutions: maxExecutions
+    cpu: '2.0'
+    memory: '4Gi'
   }
-  dependsOn: [
-    roleAssignments
-    privateAccess
-  ]
-}
-
-module expireJob 'modules/worker-job.bicep' = if (!empty(workerImage)) {
-  scope: group
-  name: 'expire-job'
-  params: {
-    location: location
-    tags: tags
-    jobName: 'pgkeep-expire'
-    environmentId: workerEnvironment.outputs.environmentId
-    queueName: 'pgkeep-expire'
-    queueAccountName: hostStorage.outputs.accountName
+  'pgkeep-expire': {
     identityId: identities.outputs.reaperId
-    registryServer: registry.outputs.loginServer
-    image: workerImage
-    settings: union(worker, {
-      PGKEEP_IDENTITY__CLIENT_ID: identities.outputs.reaperClientId
-      APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identities.outputs.reaperClientId};Authorization=AAD'
-    })
-    maxExecutions: maxExecutions
+    clientId: identities.outputs.reaperClientId
+    scratchStorage: ''
     cpu: '0.5'
     memory: '1Gi'
   }
-  dependsOn: [
-    roleAssignments
-    privateAccess
-  ]
+  'pgkeep-maintenance': {
+    identityId: identities.outputs.maintenanceId
+    clientId: identities.outputs.maintenanceClientId
+    scratchStorage: ''
+    cpu: '0.5'
+    memory: '1Gi'
+  }
 }
 
-module maintenanceJob 'modules/worker-job.bicep' = if (!empty(workerImage)) {
+module workerJobs 'modules/worker-job.bicep' = [for queue in queues: if (!empty(workerImage)) {
   scope: group
-  name: 'maintenance-job'
+  name: '${queue}-job'
   params: {
     location: location
     tags: tags
-    jobName: 'pgkeep-maintenance'
+    jobName: queue
     environmentId: workerEnvironment.outputs.environmentId
-    queueName: 'pgkeep-maintenance'
+    queueName: queue
     queueAccountName: hostStorage.outputs.accountName
-    identityId: identities.outputs.maintenanceId
+    identityId: jobs[queue].identityId
     registryServer: registry.outputs.loginServer
     image: workerImage
     settings: union(worker, {
-      PGKEEP_IDENTITY__CLIENT_ID: identities.outputs.maintenanceClientId
-      APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identities.outputs.maintenanceClientId};Authorization=AAD'
+      PGKEEP_IDENTITY__CLIENT_ID: jobs[queue].clientId
+      PGKEEP_DRILL__SCRATCH: '/scratch'
+      APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${jobs[queue].clientId};Authorization=AAD'
     })
+    scratchStorage: jobs[queue].scratchStorage
     maxExecutions: maxExecutions
-    cpu: '0.5'
-    memory: '1Gi'
+    cpu: jobs[queue].cpu
+    memory: jobs[queue].memory
   }
   dependsOn: [
     roleAssignments
     privateAccess
   ]
-}
+}]
 
 module walReceivers 'modules/wal-receiver.bicep' = [for cluster in walClusters: if (!empty(workerImage)) {
   scope: group
@@ -499,7 +499,8 @@ module walReceivers 'modules/wal-receiver.bicep' = [for cluster in walClusters: 
   params: {
     location: location
     tags: tags
-    appName: 'wal-${take(cluster, 14)}-${take(uniqueString(cluster), 6)}'
+    // No two hyphens in a row: where the name is cut there may be one already.
+    appName: replace('wal-${take(cluster, 14)}-${take(uniqueString(cluster), 6)}', '--', '-')
     environmentId: workerEnvironment.outputs.environmentId
     clusterName: cluster
     identityId: identities.outputs.walWriterId
@@ -524,6 +525,41 @@ module protection 'modules/protection.bicep' = {
     vaultName: keyVault.outputs.vaultName
     defender: defender
     locks: locks
+  }
+}
+
+module actionGroup 'modules/action-group.bicep' = {
+  scope: group
+  name: 'action-group'
+  params: {
+    tags: tags
+    actionGroupName: 'ag-${prefix}'
+    emails: alertEmails
+    webhookUri: alertWebhook
+  }
+}
+
+module alerts 'modules/alerts.bicep' = {
+  scope: group
+  name: 'alerts'
+  params: {
+    location: location
+    tags: tags
+    prefix: 'alert-${prefix}'
+    workspaceId: monitoring.outputs.workspaceId
+    actionGroupId: actionGroup.outputs.actionGroupId
+    runbooks: runbooks
+  }
+}
+
+module workbook 'modules/workbook.bicep' = {
+  scope: group
+  name: 'workbook'
+  params: {
+    location: location
+    tags: tags
+    workspaceId: monitoring.outputs.workspaceId
+    displayName: prefix
   }
 }
 

@@ -4,12 +4,14 @@ import ctypes
 import json
 import logging
 import os
+import ssl
 import sys
 from contextlib import suppress
 from typing import Final
 
 from shared.errors import PgkeepError
 from shared.event_log import write_to
+from shared.system_trust import lend_trust
 from worker.cli import app
 
 _M_ARENA_MAX: Final = -8  # malloc.h of glibc, mallopt(3)
@@ -20,6 +22,7 @@ def main() -> int:
     # Nothing but our own conninfo may decide where we connect and how (threat T18).
     for name in [name for name in os.environ if name.startswith("PG") and name[:6] != "PGKEEP"]:
         del os.environ[name]
+    lend_trust(os.environ, ssl.get_default_verify_paths())
     _share_one_heap()
     write_to(sys.stderr, level=logging.INFO if _takes_long(sys.argv) else logging.WARNING)
     try:

@@ -318,6 +318,12 @@ def run_command(
         )
 
 
+@app.command("health")
+def health_command(json: Json = False) -> None:
+    """Whether the `run`, `wal receive` or `wal agent` of this container still turns."""
+    printed.health(wiring.check_life(), as_json=json)
+
+
 @catalogue_app.command("rebuild")
 def rebuild_command(config: Config = None, json: Json = False) -> None:
     """Rebuild the catalogue's content from the repository. Needs the control identity."""

@@ -7,7 +7,7 @@ the function app finds it.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -74,6 +74,7 @@ def run(services: Services, queues: Sequence[str], *, once: bool, stop: threadin
             any(serve_one(services, inbox, events) for inbox in inboxes)
             return
         while not stop.is_set():
+            services.alive()
             served = [serve_one(services, item, events) for item in inboxes if not stop.is_set()]
             if not any(served):
                 stop.wait(IDLE_POLL_S)
@@ -116,7 +117,7 @@ def _serve(
 ) -> None:
     newest = _Receipt(message)
     try:
-        with _kept_hidden(queue, newest, reporter):
+        with _kept_hidden(queue, newest, reporter, services.alive):
             delay = _do(services, job, message.dequeue_count, reporter)
     except Interrupted:
         log_event("job-interrupted", job_id=job.job_id)
@@ -199,12 +200,15 @@ class _Receipt:
 
 
 @contextmanager
-def _kept_hidden(queue: JobQueue, newest: _Receipt, reporter: EventReporter) -> Iterator[None]:
+def _kept_hidden(
+    queue: JobQueue, newest: _Receipt, reporter: EventReporter, alive: Callable[[], None]
+) -> Iterator[None]:
     """Meanwhile renew the message's visibility, and report that the job lives."""
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(VISIBILITY_S / 3):
+            alive()
             reporter.beat()
             try:
                 newest.message = queue.renew(newest.message, VISIBILITY_S)

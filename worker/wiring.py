@@ -19,6 +19,7 @@ from shared.repository.azure_credentials import CredentialKind, token_credential
 from shared.repository.signatures import Signer
 from shared.telemetry.meters import NO_TELEMETRY, Telemetry
 from worker.commands.services import Clocks, Progress, Services
+from worker.heartbeat import Heartbeat, check_heartbeat
 from worker.keys.key_ring import CompositeKeyRing, UnwrappingKey, WrappingKey
 from worker.keys.key_vault import (
     ClientFor,
@@ -58,10 +59,25 @@ def services(
         random=secrets.token_bytes,
         host=f"{socket.gethostname()}/{os.getpid()}",
         progress=progress,
+        alive=Heartbeat(heartbeat_file()).beat,
         secondary=adapters.secondary_store(settings.repository, threads),
         replication=adapters.replication_status(settings.repository),
         telemetry=telemetry,
     )
+
+
+def heartbeat_file() -> Path | None:
+    """Where a process that serves shows that it lives, if anybody wants to know."""
+    path = os.environ.get(_HEARTBEAT)
+    return Path(path) if path else None
+
+
+def check_life() -> str:
+    """Of the process that serves beside us. Raises HeartbeatStopped, SettingsInvalid."""
+    path = heartbeat_file()
+    if path is None:
+        raise SettingsInvalid(f"{_HEARTBEAT} does not say where the heartbeat is")
+    return check_heartbeat(path, now().timestamp())
 
 
 @contextmanager
@@ -76,6 +92,9 @@ def observed(*, scraped: bool) -> Iterator[Telemetry]:
     finally:
         with suppress(Interrupted):  # the grace is over, and so is the time to send in
             observation.end()
+
+
+_HEARTBEAT = "PGKEEP_HEARTBEAT"
 
 
 class Interrupted(BaseException):

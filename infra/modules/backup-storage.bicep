@@ -32,6 +32,9 @@ param immutabilityDays object = {
   evidence: 400
 }
 
+@description('Whether the retention policies are locked. Azure then takes no change of them but a longer term, which no template can give.')
+param immutabilityLocked bool = false
+
 @description('Days for which deleted blobs and containers can be brought back.')
 @minValue(7)
 @maxValue(365)
@@ -144,8 +147,10 @@ resource containers 'Microsoft.Storage/storageAccounts/blobServices/containers@2
   }
 }]
 
-// Unlocked: whoever may write it may withdraw it. infra/hooks/lock-immutability makes it final.
-resource immutability 'Microsoft.Storage/storageAccounts/blobServices/containers/immutabilityPolicies@2025-01-01' = [for (item, index) in items(immutabilityDays): {
+// Unlocked: whoever may write it may withdraw it. infra/hooks/lock-immutability makes it final. From
+// then on a deployment must leave it alone: the only action on a locked policy is to extend it
+// (rest/api/storagerp/blob-containers/extend-immutability-policy).
+resource immutability 'Microsoft.Storage/storageAccounts/blobServices/containers/immutabilityPolicies@2025-01-01' = [for (item, index) in items(immutabilityDays): if (!immutabilityLocked) {
   parent: containers[index]
   name: 'default'
   properties: {

@@ -39,6 +39,9 @@ param allowedSubnetIds array = []
 @description('Addresses or ranges that may reach the vault, such as of who deploys.')
 param allowedIpRanges array = []
 
+@description('Whether a deleted vault of this name is brought back: for 90 days there can be no other.')
+param recover bool = false
+
 @description('Id of the Log Analytics workspace for the log of every use of a key.')
 param workspaceId string
 
@@ -49,6 +52,7 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' = {
   location: location
   tags: tags
   properties: {
+    createMode: recover ? 'recover' : 'default'
     tenantId: tenantId
     sku: {
       family: 'A'
@@ -78,7 +82,8 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' = {
 }
 
 // No rotation policy: a new version is of use only when pgkeep.toml names it, and the old one must
-// stay as long as what it opens.
+// stay as long as what it opens. A policy that only reminds would need an expiry, and an expired key
+// signs no more (key-vault/keys/about-keys-details).
 resource wrap 'Microsoft.KeyVault/vaults/keys@2026-02-01' = {
   parent: vault
   name: 'wrap'

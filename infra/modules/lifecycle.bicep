@@ -29,7 +29,7 @@ param dumpDays int = 28
 @minValue(1)
 param chainDays int = 7
 
-@description('Age in days at which full backups and WAL move to the cool tier, which costs less to keep and more to read; 0: never.')
+@description('Age in days at which full backups move to the cool tier, which costs less to keep and more to read; 0: never.')
 @minValue(0)
 param coolAfterDays int = 14
 
@@ -37,7 +37,7 @@ param coolAfterDays int = 14
 @minValue(30)
 param backstopDays int = 365
 
-@description('Days for which earlier versions of a blob are kept: a second chance after a deletion.')
+@description('Age in days at which an earlier version of a blob goes. It counts from the upload, so the version that `expire` leaves is mostly old enough at once: then soft delete is the second chance.')
 @minValue(7)
 param versionDays int = 30
 
@@ -81,6 +81,8 @@ var deletions = [for item in items(backstops): {
   }
 }]
 
+// Not WAL: each of its many blobs would cost a write in the cool tier, and be charged for 30 days
+// there although it goes before (access-tiers-overview): that eats up what is saved.
 var cooling = [
   {
     name: 'cool'
@@ -93,7 +95,6 @@ var cooling = [
         ]
         prefixMatch: [
           'full/'
-          'wal/'
         ]
       }
       actions: {

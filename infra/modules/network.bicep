@@ -13,6 +13,8 @@ param networkName string
 @description('Addresses of the network: a /20 or larger.')
 param addressPrefix string = '10.60.0.0/20'
 
+// What is in these delegated subnets gets its way to the internet from its service: the default of
+// private subnets is not for them (virtual-network/ip-services/default-outbound-access).
 resource network 'Microsoft.Network/virtualNetworks@2025-09-01' = {
   name: networkName
   location: location

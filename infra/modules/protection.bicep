@@ -1,4 +1,6 @@
-// What keeps people from destroying backups by mistake, and tells of it when somebody tries.
+// What keeps people from destroying backups by mistake, and tells of it when somebody tries. What all
+// of it may cost is watched by a budget, which infra/hooks/make-budget makes: a person has to say how
+// much, and no template may set a budget's start to a month that is over.
 
 @description('Name of the account with the backups.')
 param backupAccountName string

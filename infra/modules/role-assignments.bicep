@@ -38,30 +38,25 @@ var metricsPublisher = subscriptionResourceId(builtIn, '3913510d-42f4-4e42-8a64-
 var acrPull = subscriptionResourceId(builtIn, '7f951dda-4ed3-4680-a7ca-43fe172d538d')
 
 var onContainers = [
-  { who: principals.writer, container: 'full', role: roles.addBlobs }
-  { who: principals.writer, container: 'incremental', role: roles.addBlobs }
-  { who: principals.writer, container: 'evidence', role: roles.addBlobs }
+  { who: principals.writer, container: 'full', role: roles.uploadBlobs }
+  { who: principals.writer, container: 'incremental', role: roles.uploadBlobs }
   { who: principals.writer, container: 'wal', role: roles.readBlobs }
   { who: principals.writer, container: 'state', role: roles.holdLeases }
   { who: principals.walWriter, container: 'wal', role: roles.addBlobs }
-  { who: principals.walWriter, container: 'evidence', role: roles.addBlobs }
   { who: principals.walWriter, container: 'state', role: roles.holdLeases }
   { who: principals.restore, container: 'full', role: roles.readBlobs }
   { who: principals.restore, container: 'incremental', role: roles.readBlobs }
   { who: principals.restore, container: 'wal', role: roles.readBlobs }
   { who: principals.restore, container: 'dump', role: roles.readBlobs }
-  { who: principals.restore, container: 'evidence', role: roles.addBlobs }
   { who: principals.restore, container: 'state', role: roles.holdLeases }
   { who: principals.reaper, container: 'full', role: roles.deleteBlobs }
   { who: principals.reaper, container: 'incremental', role: roles.deleteBlobs }
   { who: principals.reaper, container: 'wal', role: roles.deleteBlobs }
-  { who: principals.reaper, container: 'evidence', role: roles.addBlobs }
   { who: principals.reaper, container: 'state', role: roles.holdLeases }
   { who: principals.control, container: 'full', role: roles.readBlobs }
   { who: principals.control, container: 'incremental', role: roles.readBlobs }
   { who: principals.control, container: 'wal', role: roles.readBlobs }
   { who: principals.control, container: 'dump', role: roles.readBlobs }
-  { who: principals.control, container: 'evidence', role: roles.addBlobs }
   { who: topicPrincipalId, container: 'eventgrid-dead-letter', role: blobDataContributor }
 ]
 
@@ -72,6 +67,32 @@ module containerRoles 'container-role.bicep' = [for (right, index) in onContaine
     containerName: right.container
     principalId: right.who
     roleId: right.role
+  }
+}]
+
+// A name in the repository belongs for ever to whoever was first. So each adds only what is its to
+// say: who was taken over can then not take names in advance, such as of a key's next record.
+var sealing = ['*/cluster.json', '*/keys/*']
+var proving = ['*/verifications/*', '*/verified/*', '*/drills/*']
+var expiring = ['*/expired/*', '*/expiries/*']
+var auditing = ['_audit/*']
+
+var inEvidence = [
+  { who: principals.writer, at: sealing }
+  { who: principals.walWriter, at: sealing }
+  { who: principals.restore, at: proving }
+  { who: principals.reaper, at: expiring }
+  { who: principals.control, at: auditing }
+]
+
+module evidenceRoles 'container-role.bicep' = [for (right, index) in inEvidence: {
+  name: 'evidence-role-${index}'
+  params: {
+    accountName: backupAccountName
+    containerName: 'evidence'
+    principalId: right.who
+    roleId: roles.addBlobs
+    addsOnlyAt: right.at
   }
 }]
 
@@ -183,7 +204,6 @@ resource hostAccount 'Microsoft.Storage/storageAccounts@2025-01-01' existing = {
 // What the Functions host asks of its own account (functions-reference, "Connecting to host storage
 // with an identity"); queues of jobs and events lie there, too.
 resource host 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for role in [
-  blobDataOwner
   queueDataContributor
   tableDataContributor
 ]: {
@@ -195,6 +215,30 @@ resource host 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for role i
     roleDefinitionId: role
   }
 }]
+
+var blobs = 'Microsoft.Storage/storageAccounts/blobServices/containers/blobs'
+var changes = [
+  'write'
+  'add/action'
+  'delete'
+  'deleteBlobVersion/action'
+  'move/action'
+]
+var unchanged = [for change in changes: '!(ActionMatches{\'${blobs}/${change}\'})']
+
+// The host owns the blobs of its account, but not pgkeep.toml: with it, who took over the function
+// app could name a key of their own, to which the workers would then seal every backup.
+resource hostBlobs 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  scope: hostAccount
+  name: guid(hostAccount.id, principals.control, blobDataOwner)
+  properties: {
+    principalId: principals.control
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: blobDataOwner
+    condition: '((${join(unchanged, ' AND ')}) OR (@Resource[Microsoft.Storage/storageAccounts/blobServices/containers:name] StringNotEquals \'settings\'))'
+    conditionVersion: '2.0'
+  }
+}
 
 resource appInsights 'Microsoft.Insights/components@2020-02-02' existing = {
   name: appInsightsName

@@ -67,8 +67,6 @@ class _Query:
             rows = operator(rows)
         return rows
 
-    # Operators
-
     def _do_where(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         holds = self._either()
         return [row for row in rows if _bool(holds(row))]
@@ -115,8 +113,6 @@ class _Query:
             return {name: row[name] for name in columns}
 
         return newest
-
-    # Expressions
 
     def _assignment(self) -> tuple[str, Expression]:
         name = self._next()
@@ -185,8 +181,6 @@ class _Query:
         found = self._listed(self._either)
         self._expect(")")
         return found
-
-    # Tokens
 
     def _listed(self, one: Callable[[], T]) -> list[T]:
         found = [one()]

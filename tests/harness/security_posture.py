@@ -189,11 +189,7 @@ def _holds_backups(deployment: Deployment, scope: str) -> bool:
 
 def _app(deployment: Deployment) -> Iterator[str]:
     app = deployment.one("Microsoft.Web/sites")
-    wanted = {
-        "httpsOnly": True,
-        "siteConfig.ftpsState": "Disabled",
-        "siteConfig.cors.allowedOrigins": [],
-    }
+    wanted = {"httpsOnly": True, "siteConfig.cors.allowedOrigins": []}
     yield from _differing(app, wanted)
     for policy in deployment.of("Microsoft.Web/sites/basicPublishingCredentialsPolicies"):
         yield from _differing(policy, {"allow": False})

@@ -261,13 +261,18 @@ def caught_up(found: Mapping[str, float]) -> Mapping[str, float] | None:
 
 @contextmanager
 def scraped(site: Site, *words: str) -> Iterator[Any]:
-    """A process of ours, and what it answers to a scrape; it must end well on SIGTERM."""
-    with started(site, {METRICS_ADDRESS: ":0"}, *words) as process:
+    """A process of ours, and what it answers to a scrape; it must show that it lives, and end well
+    on SIGTERM.
+    """
+    watched = {"PGKEEP_HEARTBEAT": str(site.folder / "alive")}
+    with started(site, {METRICS_ADDRESS: ":0", **watched}, *words) as process:
         assert process.stderr is not None
         while (line := json.loads(process.stderr.readline()))["event"] != "metrics-served":
             pass
         assert line["host"] == "127.0.0.1"
         yield lambda: scrape(f"http://127.0.0.1:{line['port']}/metrics")
+        health = site.pgkeep("health", environment=watched)
+        assert health.returncode == 0, health.stderr
         process.terminate()
         _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors

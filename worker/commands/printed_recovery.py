@@ -131,7 +131,7 @@ def drill_report(report: DrillReport, *, as_json: bool) -> None:
         )
     if report.rpo_ms is not None:
         OUT.print(f"RPO {report.rpo_ms / 1000:.1f} s")
-    checks(report.checks, as_json=False)
+    checks(report.checks)
     for table in report.tables:
         OUT.print(f"  {table.table}: {table.kind}: {table.sentence}")
 

@@ -62,6 +62,8 @@ class Services:
     random: Callable[[int], bytes]
     host: str
     progress: Progress
+    # Called in the loop of a process that serves: a sign of life for whoever watches it.
+    alive: Callable[[], None] = lambda: None
     secondary: BlobStore | None = None
     replication: ReplicationStatus | None = None
     elsewhere: Elsewhere | None = None

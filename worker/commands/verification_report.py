@@ -1,9 +1,11 @@
 """The signed report of a verification: made of what was read, stored, and found again later."""
 
+import logging
 from collections.abc import Sequence
 from uuid import uuid4
 
 from shared.domain.cluster import ClusterName
+from shared.event_log import log_event
 from shared.repository import layout
 from shared.repository.backups import StoredBackup
 from shared.repository.documents import ChainLinkProof, VerificationReport
@@ -46,6 +48,14 @@ def keep_report(services: Services, report: VerificationReport) -> VerificationR
 
     Another worker with the same job may have been quicker: then theirs is the report.
     """
+    log_event(
+        "verification-reported",
+        level=logging.INFO if report.passed else logging.ERROR,
+        cluster=report.cluster,
+        label=report.label,
+        passed=report.passed,
+        findings=len(report.findings),
+    )
     if services.signer is None:
         return report
     name = layout.verification_report(ClusterName(report.cluster), report.id)

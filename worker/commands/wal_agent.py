@@ -62,7 +62,9 @@ def run_agent(services: Services, cluster: ClusterSettings, *, stop: threading.E
             restore_command=restore_command(wal.socket),
         )
         pusher.report()
+        services.alive()
         while not stop.wait(wal.report_seconds):
+            services.alive()
             pusher.report()
         log_event("wal-agent-stopping", cluster=cluster.name)
 

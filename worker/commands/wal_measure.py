@@ -1,4 +1,4 @@
-"""What a receiver tells telemetry: how far behind it is, and how long WAL waits to be durable."""
+"""What a receiver tells those who watch it: its lag, how long WAL waits to be durable, its life."""
 
 from collections.abc import Iterable
 
@@ -13,6 +13,7 @@ class WalMeasure:
     """Of one cluster, whatever the session. Not thread-safe."""
 
     def __init__(self, services: Services, cluster: str) -> None:
+        self._alive = services.alive
         self._telemetry = services.telemetry
         self._clock = services.clocks.monotonic
         self._cluster = cluster
@@ -34,6 +35,7 @@ class WalMeasure:
                 self._telemetry.record(WAL_ACKNOWLEDGE, now - since, cluster=self._cluster)
 
     def tell(self) -> None:
-        """The lag, as it is now."""
+        """The lag, as it is now; and that the receiver lives, for this comes every few seconds."""
+        self._alive()
         seconds = self._lag.seconds(self._clock())
         self._telemetry.record(WAL_RECEIVE_LAG, seconds, cluster=self._cluster)

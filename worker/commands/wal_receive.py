@@ -82,6 +82,7 @@ def _repeat(session: Callable[[], None], services: Services, stop: threading.Eve
     """Session after session, as long as what ends them may pass."""
     pauses = _pauses(services.random)
     while not stop.is_set():
+        services.alive()
         began = services.clocks.monotonic()
         try:
             session()

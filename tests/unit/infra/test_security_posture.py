@@ -37,7 +37,7 @@ def test_nothing_speaks_against_the_deployment(profile: str) -> None:
         (ROLES, "'${blobs}/add/action'", "'${blobs}/delete'", "control may change"),
         (ASSIGNED, "key: 'manifest'", "key: 'wrap'", "writer may unwrap"),
         (ASSIGNED, "3913510d-42f4-4e42-8a64-420c390055eb", MIGHTY[1], "mighty"),
-        (ASSIGNED, "'full', role: roles.addBlobs", "'full', role: blobDataOwner", "built-in"),
+        (ASSIGNED, "'full', role: roles.uploadBlobs", "'full', role: blobDataOwner", "built-in"),
         (APP, "httpsOnly: true", "httpsOnly: false", "httpsOnly"),
         (APP, "'Return401'", "'AllowAnonymous'", "unauthenticatedClientAction"),
         (APP, "requireAuthentication: true", "", "requireAuthentication"),

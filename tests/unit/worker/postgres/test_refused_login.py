@@ -1,4 +1,4 @@
-"""What is printed for a login that was refused: exact, quoted, and nothing where nothing is sure."""
+"""What is printed for a login that was refused: exact, quoted, and nothing when in doubt."""
 
 import re
 
@@ -26,8 +26,10 @@ def only(message: str, dsn: str = DSN) -> Lack:
             "hostssl  all  backup_user  10.1.2.3/32  scram-sha-256",
         ),
         (
-            f'{NO_ENTRY} replication connection from host "10.1.2.3", user "x", SSL encryption; '
-            f'{NO_ENTRY} replication connection from host "10.1.2.3", user "x", no encryption',
+            (
+                f'{NO_ENTRY} replication connection from host "10.1.2.3", SSL encryption; '
+                f'{NO_ENTRY} replication connection from host "10.1.2.3", no encryption'
+            ),
             "hostssl  replication  backup_user  10.1.2.3/32  scram-sha-256",
         ),
         (
@@ -47,8 +49,7 @@ def only(message: str, dsn: str = DSN) -> Lack:
             "local  all  backup_user  scram-sha-256",
         ),
         (
-            'pg_hba.conf rejects replication connection for host "10.1.2.3", user "x", '
-            "SSL encryption",
+            'pg_hba.conf rejects replication connection for host "10.1.2.3", SSL encryption',
             "hostssl  replication  backup_user  10.1.2.3/32  scram-sha-256",
         ),
     ],
@@ -68,7 +69,7 @@ def test_what_is_no_address_never_becomes_a_line(host: str) -> None:
     ("message", "statement", "effect"),
     [
         (
-            'permission denied for database "evil"; DETAIL: User does not have CONNECT privilege',
+            'permission denied for database "orders"; DETAIL: User does not have CONNECT privilege',
             'GRANT CONNECT ON DATABASE "orders" TO backup_user;',
             "at once",
         ),
@@ -107,6 +108,7 @@ def test_a_missing_right_becomes_the_statement_to_run(
     "message",
     [
         'password authentication failed for user "backup_user"',
+        'permission denied for database "another"; DETAIL: User does not have CONNECT privilege',
         "FEHLER: kein pg_hba.conf-Eintrag",
         # wal_level may be minimal then, and half of the change keeps the server from starting
         'number of requested standby connections exceeds "max_wal_senders" (currently 0)',
