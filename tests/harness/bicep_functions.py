@@ -49,6 +49,7 @@ def _take(value: Sequence[Any], count: int) -> Sequence[Any]:
 
 
 FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
     "cidrSubnet": _cidr_subnet,
     "concat": lambda *values: (
         "".join(values)
@@ -63,6 +64,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
         "authentication": {"loginEndpoint": "https://login.microsoftonline.com/"},
         "resourceManager": "https://management.azure.com/",
     },
+    "int": int,
     "items": _items,
     "join": lambda values, between: between.join(values),
     "json": json.loads,

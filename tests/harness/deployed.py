@@ -6,11 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from tests.harness import bicep_parameters
 from tests.harness.bicep_deployment import Deployment, deploy
 from tests.harness.bicep_syntax import Template, load, parse
 
 INFRA: Final = Path(__file__).parents[2] / "infra"
 MAIN: Final = INFRA / "main.bicep"
+PARAMETERS: Final = INFRA / "main.bicepparam"
+LEAST_COST: Final = INFRA / "profiles" / "least-cost.env"
 NEEDED: Final[Mapping[str, object]] = MappingProxyType(
     {
         "environmentName": "test",
@@ -21,23 +24,30 @@ NEEDED: Final[Mapping[str, object]] = MappingProxyType(
         "walClusters": ["orders"],
     }
 )
-PROFILES: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "defaults": {},
-        "least-cost": {"redundancy": "Standard_LRS", "maxExecutions": 2},
-        "production": {
-            "privateNetwork": True,
-            "hardwareKeys": True,
-            "defender": True,
-            "catalogueHighAvailability": True,
-        },
+        "AZURE_ENV_NAME": "test",
+        "AZURE_LOCATION": "westeurope",
+        "AZURE_PRINCIPAL_ID": "person",
+        "PGKEEP_AUTH_CLIENT_ID": "33333333-3333-4333-8333-333333333333",
+        "PGKEEP_WORKER_IMAGE": "registry/pgkeep@sha256:0",
+        "PGKEEP_WAL_CLUSTERS": "orders",
     }
 )
+PROFILES: Final = ("defaults", "least-cost", "production")
+
+
+def parameters(profile: str) -> Mapping[str, object]:
+    """What main.bicep is given; production is what main.bicepparam says by itself."""
+    if profile == "defaults":
+        return NEEDED
+    chosen = bicep_parameters.profile_of(LEAST_COST) if profile == "least-cost" else {}
+    return bicep_parameters.parameters(PARAMETERS, {**ENVIRONMENT, **chosen})
 
 
 @cache
 def deployed(profile: str = "defaults") -> Deployment:
-    return deploy(MAIN, {**NEEDED, **PROFILES[profile]})
+    return deploy(MAIN, parameters(profile))
 
 
 def deployed_with(file: str, old: str, new: str) -> Deployment:

@@ -25,7 +25,9 @@ from worker.commands.backup_source import (
     choose_source,
 )
 from worker.commands.check import check
+from worker.commands.check_result import CheckResult
 from worker.commands.cluster_identity import WrongSystem
+from worker.commands.printed_check import script
 from worker.keys.generate import KeySet
 from worker.postgres.restartpoint import await_restartpoint
 
@@ -164,15 +166,18 @@ def test_a_backup_begins_behind_its_parent_once_a_checkpoint_is_replayed(
 
 @pytest.mark.postgres
 def test_check_looks_at_the_standby_and_at_what_incrementals_need(pair: Pair) -> None:
-    def found(**cluster: object) -> dict[str, tuple[CheckOutcome, str]]:
+    def found(**cluster: object) -> dict[str, tuple[CheckOutcome, str, CheckResult]]:
         results = check(pair.with_settings(**cluster).services(), CLUSTER)
         return {
-            item.name.removeprefix(f"{CLUSTER}: "): (item.outcome, item.detail) for item in results
+            item.name.removeprefix(f"{CLUSTER}: "): (item.outcome, item.detail, item)
+            for item in results
         }
 
     fine = found()
     assert fine["standby"][0] is CheckOutcome.PASSED
     assert "0 bytes behind" in fine["standby"][1]
+    of_standby = fine["standby's settings"]
+    assert (of_standby[0], of_standby[2].lacks) == (CheckOutcome.PASSED, ())
     assert found(standby=NOWHERE)["standby"][0] is CheckOutcome.FAILED
     sources = {"incrementals", "standby's incrementals"}
     assert {fine[name][0] for name in sources} == {CheckOutcome.PASSED}
@@ -186,7 +191,7 @@ def test_check_looks_at_the_standby_and_at_what_incrementals_need(pair: Pair) ->
     weekly = found(schedule={"full": "0 3 1 * *", "incremental": "0 3 15 * *"})
     assert weekly["incrementals"][0] is CheckOutcome.FAILED
     assert "kept for 240h" in weekly["incrementals"][1]
-    _run_the_hint(pair.primary, weekly["incrementals"][1])
+    _run_what_it_says(pair.primary, weekly["incrementals"][2], CLUSTER)
     wait_until(
         lambda: (
             found(schedule={"full": "0 3 1 * *", "incremental": "0 3 15 * *"})["incrementals"][0]
@@ -201,14 +206,16 @@ def test_check_looks_at_the_standby_and_at_what_incrementals_need(pair: Pair) ->
         lambda: found()["standby's incrementals"][0] is CheckOutcome.FAILED, LIMIT_S, "it is off"
     )
     assert found()["incrementals"][0] is CheckOutcome.PASSED
-    _run_the_hint(pair.standby, found()["standby's incrementals"][1])
+    hindered = found()["standby's incrementals"][2]
+    _run_what_it_says(pair.standby, hindered, f"the standby of {CLUSTER}")
     wait_until(
         lambda: found()["standby's incrementals"][0] is CheckOutcome.PASSED, LIMIT_S, "it is on"
     )
 
 
-def _run_the_hint(server: PostgresServer, detail: str) -> None:
+def _run_what_it_says(server: PostgresServer, result: CheckResult, named: str) -> None:
     """As its reader would."""
+    assert result.server == named
     with server.connect() as connection:
-        for statement in detail.split("`")[1].split("; "):
+        for statement in script(result.lacks):
             connection.execute(statement.encode())

@@ -197,15 +197,9 @@ def backup(stored: StoredBackup, more: Mapping[str, object], *, as_json: bool) -
     OUT.print(table)
 
 
-def checks(results: Sequence[Check], *, as_json: bool) -> None:
-    if as_json:
-        found = [
-            {"name": item.name, "outcome": item.outcome, "detail": item.detail} for item in results
-        ]
-        print_json({"checks": found})
-        return
+def checks(results: Sequence[Check]) -> None:
     for item in results:
-        OUT.print(f"  {item.outcome:<12} {item.name:<24} {item.detail}")
+        OUT.print(f"  {item.outcome:<12} {item.name:<24} {item.detail}", markup=False)
 
 
 def rebuild(result: Rebuilt, *, as_json: bool) -> None:
@@ -225,6 +219,13 @@ def keys(made: KeySet, *, as_json: bool) -> None:
     for pair in (made.wrapping, made.escrow, made.manifest, made.signing):
         OUT.print(f"{pair.private}  {pair.public}")
     OUT.print("Keep escrow's private half offline: whoever has it can open every backup.")
+
+
+def health(said: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"health": said})
+        return
+    OUT.print(said)
 
 
 def public_half(half: PublicHalf, *, as_json: bool) -> None:

@@ -216,6 +216,7 @@ _BY_WORDS: Final[tuple[tuple[re.Pattern[str], type[PgkeepError]], ...]] = tuple(
         (r"password authentication failed|no password supplied", _BY_SQLSTATE["28P01"]),
         (r"replication role|permission denied to start WAL sender", _BY_SQLSTATE["42501"]),
         (r"pg_hba\.conf|authentication failed|not permitted to log in", _BY_SQLSTATE["28"]),
+        (r"permission denied for database", _BY_SQLSTATE["28"]),
         (r"role \".*\" does not exist", _BY_SQLSTATE["28"]),
         (r"certificate|(?-i:SSL)", PostgresTlsFailed),
     )
