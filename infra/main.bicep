@@ -28,6 +28,9 @@ param workerImage string = ''
 @description('Clusters of pgkeep.toml whose WAL is received here.')
 param walClusters array = []
 
+@description('Whether the vault has a secret `connections`: a libpq service file with which workers log in to the clusters.')
+param connections bool = false
+
 @description('Copies of the backups.')
 @allowed([
   'Standard_LRS'
@@ -426,6 +429,8 @@ module workerEnvironment 'modules/worker-environment.bicep' = {
   }
 }
 
+var connectionsUrl = connections ? '${keyVault.outputs.vaultUri}secrets/connections' : ''
+
 // One job per queue, each as somebody else. What drills and restores unpack needs room.
 var queues = [
   'pgkeep-backup'
@@ -437,6 +442,7 @@ var jobs = {
   'pgkeep-backup': {
     identityId: identities.outputs.writerId
     clientId: identities.outputs.writerClientId
+    connectionsUrl: connectionsUrl
     scratchStorage: ''
     cpu: '2.0'
     memory: '4Gi'
@@ -444,6 +450,7 @@ var jobs = {
   'pgkeep-restore': {
     identityId: identities.outputs.restoreId
     clientId: identities.outputs.restoreClientId
+    connectionsUrl: ''
     scratchStorage: workerEnvironment.outputs.scratchStorage
     cpu: '2.0'
     memory: '4Gi'
@@ -451,6 +458,7 @@ var jobs = {
   'pgkeep-expire': {
     identityId: identities.outputs.reaperId
     clientId: identities.outputs.reaperClientId
+    connectionsUrl: ''
     scratchStorage: ''
     cpu: '0.5'
     memory: '1Gi'
@@ -458,6 +466,7 @@ var jobs = {
   'pgkeep-maintenance': {
     identityId: identities.outputs.maintenanceId
     clientId: identities.outputs.maintenanceClientId
+    connectionsUrl: ''
     scratchStorage: ''
     cpu: '0.5'
     memory: '1Gi'
@@ -482,6 +491,7 @@ module workerJobs 'modules/worker-job.bicep' = [for queue in queues: if (!empty(
       PGKEEP_DRILL__SCRATCH: '/scratch'
       APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${jobs[queue].clientId};Authorization=AAD'
     })
+    connectionsUrl: jobs[queue].connectionsUrl
     scratchStorage: jobs[queue].scratchStorage
     maxExecutions: maxExecutions
     cpu: jobs[queue].cpu
@@ -503,6 +513,7 @@ module walReceivers 'modules/wal-receiver.bicep' = [for cluster in walClusters: 
     appName: replace('wal-${take(cluster, 14)}-${take(uniqueString(cluster), 6)}', '--', '-')
     environmentId: workerEnvironment.outputs.environmentId
     clusterName: cluster
+    connectionsUrl: connectionsUrl
     identityId: identities.outputs.walWriterId
     registryServer: registry.outputs.loginServer
     image: workerImage
@@ -569,11 +580,13 @@ output AZURE_TENANT_ID string = tenant().tenantId
 output AZURE_RESOURCE_GROUP string = group.name
 output AZURE_CONTAINER_REGISTRY_ENDPOINT string = registry.outputs.loginServer
 output PGKEEP_BACKUP_ACCOUNT string = backupStorage.outputs.accountName
+output PGKEEP_BACKUP_URL string = backupStorage.outputs.blobEndpoint
 output PGKEEP_BACKUP_ACCOUNT_ID string = backupStorage.outputs.accountId
 output PGKEEP_HOST_ACCOUNT string = hostStorage.outputs.accountName
 output PGKEEP_EVENT_TOPIC string = eventTopic.outputs.topicName
 output PGKEEP_FUNCTION_APP string = functionApp.outputs.appName
 output PGKEEP_URL string = functionApp.outputs.url
+output PGKEEP_VAULT string = keyVault.outputs.vaultName
 output PGKEEP_WRAP_KEY_ID string = keyVault.outputs.wrapKeyId
 output PGKEEP_MANIFEST_KEY_ID string = keyVault.outputs.manifestKeyId
 output PGKEEP_SIGN_KEY_ID string = keyVault.outputs.signKeyId

@@ -12,11 +12,10 @@ param appName string
 @description('Name of its plan.')
 param planName string
 
-@description('Python of the app.')
+@description('Python of the app: what azure-functions of requirements.txt supports.')
 @allowed([
   '3.11'
   '3.12'
-  '3.13'
 ])
 param pythonVersion string = '3.12'
 
@@ -122,16 +121,15 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
     serverFarmId: plan.id
     httpsOnly: true
     publicNetworkAccess: 'Enabled'
-    keyVaultReferenceIdentity: identityId
     virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
+    // Flex Consumption has no FTP and refuses `ftpsState` (functions-app-settings, "Flex Consumption
+    // plan deprecations"), and its health check is not that of App Service: instances come and go.
     siteConfig: {
       minTlsVersion: '1.2'
-      ftpsState: 'Disabled'
       // No page of another origin calls this API.
       cors: {
         allowedOrigins: []
       }
-      healthCheckPath: '/api/health'
     }
     functionAppConfig: {
       runtime: {
@@ -204,6 +202,10 @@ resource authentication 'Microsoft.Web/sites/config@2025-03-01' = {
       }
     }
   }
+  // One change of a site after the other: two at a time end in a conflict.
+  dependsOn: [
+    appSettings
+  ]
 }
 
 // Deployments come with the deployer's own identity.
@@ -213,6 +215,9 @@ resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01'
   properties: {
     allow: false
   }
+  dependsOn: [
+    authentication
+  ]
 }
 
 resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
@@ -221,6 +226,9 @@ resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01'
   properties: {
     allow: false
   }
+  dependsOn: [
+    ftp
+  ]
 }
 
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {

@@ -35,6 +35,7 @@ var queueDataContributor = subscriptionResourceId(builtIn, '974c5e8b-45b9-4653-b
 var queueMessageSender = subscriptionResourceId(builtIn, 'c6a89b2d-59bc-44d0-9896-0f6e12d7b80a')
 var tableDataContributor = subscriptionResourceId(builtIn, '0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3')
 var metricsPublisher = subscriptionResourceId(builtIn, '3913510d-42f4-4e42-8a64-420c390055eb')
+var secretsUser = subscriptionResourceId(builtIn, '4633458b-17de-408a-b874-0445c86b69e6')
 var acrPull = subscriptionResourceId(builtIn, '7f951dda-4ed3-4680-a7ca-43fe172d538d')
 
 var onContainers = [
@@ -265,5 +266,24 @@ resource images 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for who 
     principalId: who
     principalType: 'ServicePrincipal'
     roleDefinitionId: acrPull
+  }
+}]
+
+resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
+  name: vaultName
+}
+
+// The only secret will be `connections`, for keys are none to this role. Given before it is there: who
+// mounts a secret must have had the right for some minutes.
+resource logins 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for who in [
+  principals.writer
+  principals.walWriter
+]: {
+  scope: vault
+  name: guid(vault.id, who, secretsUser)
+  properties: {
+    principalId: who
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: secretsUser
   }
 }]

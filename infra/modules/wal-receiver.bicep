@@ -29,6 +29,42 @@ param image string
 @description('What the process reads from its environment: names and values.')
 param settings object
 
+@description('Address of the Key Vault secret with a libpq service file for the clusters, mounted as /secrets/pg_service.conf; empty: none.')
+param connectionsUrl string = ''
+
+// Only a file: variables of a container are shown to everybody who may read its definition.
+var connections = empty(connectionsUrl) ? {
+  secrets: []
+  volumes: []
+  mounts: []
+} : {
+  secrets: [
+    {
+      name: 'connections'
+      keyVaultUrl: connectionsUrl
+      identity: identityId
+    }
+  ]
+  volumes: [
+    {
+      name: 'connections'
+      storageType: 'Secret'
+      secrets: [
+        {
+          secretRef: 'connections'
+          path: 'pg_service.conf'
+        }
+      ]
+    }
+  ]
+  mounts: [
+    {
+      volumeName: 'connections'
+      mountPath: '/secrets'
+    }
+  ]
+}
+
 resource receiver 'Microsoft.App/containerApps@2026-01-01' = {
   name: appName
   location: location
@@ -44,6 +80,7 @@ resource receiver 'Microsoft.App/containerApps@2026-01-01' = {
     workloadProfileName: 'Consumption'
     configuration: {
       activeRevisionsMode: 'Single'
+      secrets: connections.secrets
       registries: [
         {
           server: registryServer
@@ -74,20 +111,20 @@ resource receiver 'Microsoft.App/containerApps@2026-01-01' = {
             name: setting.key
             value: setting.value
           }]
-          volumeMounts: [
+          volumeMounts: concat(connections.mounts, [
             {
               volumeName: 'tmp'
               mountPath: '/tmp'
             }
-          ]
+          ])
         }
       ]
-      volumes: [
+      volumes: concat(connections.volumes, [
         {
           name: 'tmp'
           storageType: 'EmptyDir'
         }
-      ]
+      ])
     }
   }
 }

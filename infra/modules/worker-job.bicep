@@ -57,6 +57,42 @@ param replicaTimeout int = 86400
 @description('Name of the environment\'s storage for drills and restores; empty: the disk of the execution, 8 GiB at most.')
 param scratchStorage string = ''
 
+@description('Address of the Key Vault secret with a libpq service file for the clusters, mounted as /secrets/pg_service.conf; empty: none.')
+param connectionsUrl string = ''
+
+// Only a file: variables of a container are shown to everybody who may read its definition.
+var connections = empty(connectionsUrl) ? {
+  secrets: []
+  volumes: []
+  mounts: []
+} : {
+  secrets: [
+    {
+      name: 'connections'
+      keyVaultUrl: connectionsUrl
+      identity: identityId
+    }
+  ]
+  volumes: [
+    {
+      name: 'connections'
+      storageType: 'Secret'
+      secrets: [
+        {
+          secretRef: 'connections'
+          path: 'pg_service.conf'
+        }
+      ]
+    }
+  ]
+  mounts: [
+    {
+      volumeName: 'connections'
+      mountPath: '/secrets'
+    }
+  ]
+}
+
 var scratch = empty(scratchStorage) ? {
   name: 'scratch'
   storageType: 'EmptyDir'
@@ -84,6 +120,7 @@ resource job 'Microsoft.App/jobs@2026-01-01' = {
       replicaTimeout: replicaTimeout
       // The queue delivers again; two counts of retries would multiply.
       replicaRetryLimit: 0
+      secrets: connections.secrets
       registries: [
         {
           server: registryServer
@@ -133,7 +170,7 @@ resource job 'Microsoft.App/jobs@2026-01-01' = {
             name: setting.key
             value: setting.value
           }]
-          volumeMounts: [
+          volumeMounts: concat(connections.mounts, [
             {
               volumeName: 'scratch'
               mountPath: '/scratch'
@@ -142,16 +179,16 @@ resource job 'Microsoft.App/jobs@2026-01-01' = {
               volumeName: 'tmp'
               mountPath: '/tmp'
             }
-          ]
+          ])
         }
       ]
-      volumes: [
+      volumes: concat(connections.volumes, [
         scratch
         {
           name: 'tmp'
           storageType: 'EmptyDir'
         }
-      ]
+      ])
     }
   }
 }

@@ -22,6 +22,7 @@ NEEDED: Final[Mapping[str, object]] = MappingProxyType(
         "authClientId": "33333333-3333-4333-8333-333333333333",
         "workerImage": "registry/pgkeep@sha256:0",
         "walClusters": ["orders"],
+        "connections": True,
     }
 )
 ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
@@ -32,6 +33,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "PGKEEP_AUTH_CLIENT_ID": "33333333-3333-4333-8333-333333333333",
         "PGKEEP_WORKER_IMAGE": "registry/pgkeep@sha256:0",
         "PGKEEP_WAL_CLUSTERS": "orders",
+        "PGKEEP_CONNECTIONS": "true",
     }
 )
 PROFILES: Final = ("defaults", "least-cost", "production")
