@@ -8,14 +8,24 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from azure.monitor.opentelemetry import configure_azure_monitor
+from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber, get_logger_provider
 from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk._logs import LoggerProvider as ExportedLogs
+from opentelemetry.sdk.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics import MeterProvider as ExportedMetrics
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics import _Gauge as Gauge
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExporter,
+    MetricExportResult,
+    MetricReader,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import TracerProvider as ExportedTraces
 from opentelemetry.trace import get_tracer_provider
 
@@ -74,7 +84,6 @@ def export_to_azure_monitor(
             connection_string=connection_string,
             resource=resource_of(role),
             logger_name=_NOBODY_S_LOGGER,
-            metric_readers=list(readers),
             sampling_ratio=1.0,  # a job is one trace: there are few, and none may be missing
             enable_live_metrics=False,
             enable_performance_counters=False,
@@ -83,11 +92,46 @@ def export_to_azure_monitor(
         )
     except ValueError as error:
         raise ConnectionStringInvalid(str(error).lower().rstrip(".")) from None
-    meters, tracers, logs = get_meter_provider(), get_tracer_provider(), get_logger_provider()
+    meters = _meters(connection_string, role, readers)
+    tracers, logs = get_tracer_provider(), get_logger_provider()
     LOGGER.addHandler(EventsToAzureMonitor(logs.get_logger(SCOPE, VERSION)))
-    exported = ExportedMetrics | ExportedTraces | ExportedLogs
-    shutdowns = (each.shutdown for each in (meters, tracers, logs) if isinstance(each, exported))
+    exported, unused = ExportedMetrics | ExportedTraces | ExportedLogs, get_meter_provider()
+    providers = (meters, tracers, logs, unused)
+    shutdowns = (each.shutdown for each in providers if isinstance(each, exported))
     return Exported(telemetry_of(meters, tracers), tuple(shutdowns))
+
+
+def _meters(connection_string: str, role: str, readers: Sequence[MetricReader]) -> ExportedMetrics:
+    """Of our own: in the distribution's nothing is recorded, so it sends nothing."""
+    sender = AzureMonitorMetricExporter(
+        connection_string=connection_string, disable_offline_storage=True
+    )
+    reader = PeriodicExportingMetricReader(GaugesOnce(sender))
+    return ExportedMetrics([reader, *readers], resource_of(role))
+
+
+class GaugesOnce(MetricExporter):
+    """Hands on what was recorded since the last time, gauges included.
+
+    Azure Monitor's exporter by itself repeats the last value of a gauge each minute for as long as
+    the process lives: a finding that is gone would stay open, and no alert of it would end.
+    """
+
+    def __init__(self, sender: MetricExporter) -> None:
+        delta = AggregationTemporality.DELTA
+        super().__init__(preferred_temporality=dict.fromkeys((Counter, Histogram, Gauge), delta))
+        self._sender = sender
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> MetricExportResult:
+        return self._sender.export(metrics_data, timeout_millis, **kwargs)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return self._sender.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        self._sender.shutdown(timeout_millis, **kwargs)
 
 
 class EventsToAzureMonitor(logging.Handler):

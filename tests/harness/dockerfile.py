@@ -56,33 +56,38 @@ def arguments(text: str) -> dict[str, str | None]:
 
 
 def installed_packages(stage: Stage) -> set[str]:
-    """What `apt-get install` is asked for."""
+    """What `apt-get install` is asked for, without what build arguments add."""
     packages: set[str] = set()
     for one in stage.of("RUN"):
         for command in one.text.split("&&"):
             words = command.split()
             if words[:2] == ["apt-get", "install"]:
-                packages |= {word for word in words[2:] if not word.startswith("--")}
+                packages |= {word for word in words[2:] if word[0] not in "-$"}
     return packages
 
 
+def environment(stage: Stage) -> dict[str, str]:
+    """What its ENV instructions set."""
+    words = (word for one in stage.of("ENV") for word in one.words)
+    return dict(word.partition("=")[::2] for word in words)
+
+
 def copy_from_context(stage: Stage, context: Path, root: Path) -> None:
-    """Does the COPY instructions that take from the context, as .dockerignore lets them."""
+    """Does the COPY instructions that take from the context; files keep their modes, as there."""
     for one in stage.of("COPY"):
         if "from" in one.options:
             continue
         *sources, target = one.words
         for source in sources:
-            _copy(context / source, root / target.lstrip("/"), one.options.get("chmod"))
+            _copy(context / source, root / target.lstrip("/"))
 
 
-def _copy(source: Path, target: Path, mode: str | None) -> None:
+def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:
-        shutil.copyfile(source, target)
-        target.chmod(int(mode, 8) if mode else 0o644)
+        shutil.copy(source, target)
 
 
 def _instructions(text: str) -> list[Instruction]:
