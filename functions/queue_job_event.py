@@ -49,8 +49,9 @@ def take_in_event(services: Services, body: bytes) -> None:
 
 
 def _fold(services: Services, event: JobEvent) -> None:
-    job = services.catalogue.record_event(event, services.clock())
-    if event.kind is JobEventKind.FINISHED:
+    now = services.clock()
+    job = services.catalogue.record_event(event, now)
+    if event.kind is JobEventKind.FINISHED and job.ended_at == now:  # the queue may repeat itself
         outcome = "succeeded" if event.succeeded else "failed"
         services.telemetry.record(JOB_OUTCOMES, 1, verb=event.verb.value, outcome=outcome)
     if job.progress.has_overtaken(event.report()):

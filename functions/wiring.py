@@ -101,13 +101,16 @@ def _now() -> datetime:
 
 
 def _observe() -> Telemetry:
-    """Events go to the host's log as JSON lines, and to Azure Monitor as they are.
+    """Events go to the host's log as JSON lines, or to Azure Monitor as they are.
 
-    Whoever exports them hears them from our logger: what reaches the host's goes no further.
+    Not to both: the host sends its log to Azure Monitor, where each would be a second row. The
+    setting that keeps it from doing so, PYTHON_ENABLE_OPENTELEMETRY, breaks every invocation with
+    some releases of the platform's worker.
     """
+    host = HostLines()
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
-    LOGGER.handlers[:] = [HostLines()]
+    LOGGER.handlers[:] = [host]
     logging.getLogger("azure").setLevel(logging.WARNING)  # it logs each request
     connection_string = os.environ.get(_TELEMETRY_VARIABLE)
     if not connection_string:
@@ -115,11 +118,18 @@ def _observe() -> Telemetry:
     from shared.telemetry.azure_monitor import export_to_azure_monitor
 
     try:
-        return export_to_azure_monitor(connection_string, _ROLE).telemetry
+        telemetry = export_to_azure_monitor(connection_string, _ROLE).telemetry
     except PgkeepError as error:
         level, code, fact = logging.ERROR, error.code, error.fact
         log_event("telemetry-not-exported", level=level, code=code, fact=fact)
         return NO_TELEMETRY
+    host.addFilter(_tells_of_sending)
+    return telemetry
+
+
+def _tells_of_sending(record: logging.LogRecord) -> bool:
+    """What Azure Monitor will not hear."""
+    return record.getMessage() == "telemetry-export-failed"
 
 
 class HostLines(logging.Handler):

@@ -4,6 +4,9 @@ repository, its own timers and triggers; only where it goes stays in memory.
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -37,6 +40,7 @@ from shared.telemetry import metric_names as names
 from shared.telemetry.metric_names import METRICS
 from tests.harness.catalogue_server import running_catalogue_server
 from tests.harness.control_plane import ControlPlane
+from tests.harness.ingestion_stub import ingestion
 from tests.harness.light_plane import light_plane
 from tests.harness.recorded_telemetry import Recorded, recorded_telemetry
 from tests.harness.signed_repository import NOON, Committed, drill_report
@@ -164,6 +168,8 @@ def test_a_job_is_one_trace_from_the_tick_to_its_last_event_and_counted_once(sit
     assert tick.context is not None
     traces = {span.context.trace_id for span in [tick, *events] if span.context}
     assert traces == {tick.context.trace_id}
+    again = event_of(job, JobEventKind.FINISHED, site.plane.clock(), succeeded=True)
+    take_in_event(site.later(minutes=1).services, again.model_dump_json().encode())
     assert site.recorded.values(names.JOB_OUTCOMES) == {("succeeded", "backup"): 1}
 
 
@@ -203,6 +209,25 @@ def test_an_answer_is_counted_by_its_operation_never_by_what_the_caller_wrote(
     answered = serve(OPERATIONS, lambda: site.services, request)
     status = str(answered.status_code)
     assert site.recorded.values(names.HTTP_REQUESTS)[operation, status] == 1
+
+
+def test_an_event_that_goes_to_azure_monitor_is_not_handed_to_the_host_as_well() -> None:
+    program = (
+        "import logging, functions.wiring as wiring; from shared.event_log import log_event\n"
+        "logging.basicConfig(format='%(message)s'); wiring._observe(); log_event('job-sent', n=1)\n"
+        "logging.getLogger('opentelemetry').warning('cannot send')"
+    )
+    with ingestion() as received:
+        environment = {**os.environ, **received.environment}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+    [sent] = received.events("job-sent")
+    assert sent["n"] == "1"
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == [
+        "telemetry-export-failed"
+    ]
 
 
 def test_the_host_gets_one_json_line_and_an_exporter_the_event_as_it_is(tmp_path: Path) -> None:
