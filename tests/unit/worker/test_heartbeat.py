@@ -20,5 +20,7 @@ def test_a_beat_is_seen_until_it_is_too_long_ago(tmp_path: Path) -> None:
 
 
 def test_a_heart_that_cannot_beat_does_not_stop_the_work(tmp_path: Path) -> None:
-    Heartbeat(tmp_path / "no" / "such" / "folder").beat()
+    nowhere = tmp_path / "no" / "such" / "folder"
+    Heartbeat(nowhere).beat()
     Heartbeat().beat()
+    assert not nowhere.exists()
