@@ -81,10 +81,10 @@ class ProgramFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Link:
-    """A backup, and what pg_dumpall said of its source afterwards."""
+    """A backup, and what pg_dumpall said of its source afterwards, if the source stood still."""
 
     document: BackupDocument
-    dump: str
+    dump: str | None
 
     @property
     def label(self) -> str:
@@ -148,13 +148,16 @@ class ChainLab:
 
     def take(self, kind: BackupKind = BackupKind.INCREMENTAL) -> Link:
         """One more backup, of the kind that was asked for."""
-        return self._take(kind, self.site.services())
+        document = self._take(kind, self.site.services())
+        return Link(document, dump_all(self.source))
 
     def take_beside(self, work: Callable[[], None], much_wal: int) -> Link:
         """An incremental backup while `work` goes on, which writes that much WAL meanwhile.
 
         There must be a tablespace: its archive comes first, and is held up until so much has
         happened, while most of the data directory, more than sockets hold, is still to be sent.
+        The link has no dump: nobody can say what the source held as the backup ended, and a
+        database dropped by `work` would fail pg_dumpall.
         """
         self.run("DROP TABLE IF EXISTS bulk", BULK)
         with ThreadPoolExecutor(1) as executor:
@@ -162,14 +165,14 @@ class ChainLab:
             services = self.site.services(
                 store=WatchedStore(self.site.services().store, before=hold)
             )
-            link = self._take(BackupKind.INCREMENTAL, services)
+            document = self._take(BackupKind.INCREMENTAL, services)
             hold.finish()
-        return link
+        return Link(document, dump=None)
 
-    def _take(self, kind: BackupKind, services: Services) -> Link:
+    def _take(self, kind: BackupKind, services: Services) -> BackupDocument:
         outcome = back_up(services, self.site.cluster, BackupRequest(kind=kind))
         assert outcome.document.kind is kind, outcome.document.instead_of_incremental
-        return Link(outcome.document, dump_all(self.source))
+        return outcome.document
 
     def raw(self, link: Link) -> Path:
         """Its data directory, incremental files and all, as `pg_basebackup --format=plain`."""
