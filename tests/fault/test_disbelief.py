@@ -46,8 +46,14 @@ def test_a_document_other_than_the_one_asked_about_is_not_verified(committed_sit
 
 def test_two_deliveries_of_one_job_leave_one_report(committed_site: Site, place: Path) -> None:
     copy = committed_site.copied(place / "site")
+    before = _reports(copy)
     first = verify(copy.services(), copy.newest(), report_id="one")
     again = verify(copy.services(), copy.newest(), report_id="one")
     assert again == first
-    reports = list((copy.repository / "evidence" / CLUSTER / "verifications").iterdir())
-    assert [path.name for path in reports] == ["one"]
+    assert _reports(copy) - before == {"one"}
+
+
+def _reports(site: Site) -> set[str]:
+    """Other tests verify the same backup, and may have come before."""
+    folder = site.repository / "evidence" / CLUSTER / "verifications"
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
