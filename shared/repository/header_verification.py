@@ -6,7 +6,7 @@ documents of the chain must lead down to a full backup.
 Whether the bytes themselves are right is for the deep verification to say.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.domain.backup import BackupLabel
@@ -53,6 +53,9 @@ class HeaderVerification:
         return not self.findings
 
 
+Judge = Callable[[StoredBackup], HeaderVerification]
+
+
 def verify_header(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> HeaderVerification:
     """Read and authenticate the document, then ask for every blob that it names.
 
@@ -63,14 +66,30 @@ def verify_header(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> Heade
 
 def verify_around(store: BlobStore, backup: StoredBackup, pinned: PinnedKeys) -> HeaderVerification:
     """The same for a document that was read already."""
-    ref = backup.ref
+    [verification] = verify_links(store, (backup,), pinned)
+    return verification
+
+
+def verify_links(
+    store: BlobStore,
+    links: Sequence[StoredBackup],
+    pinned: PinnedKeys,
+    each: Callable[[Judge, Sequence[StoredBackup]], Iterable[HeaderVerification]] = map,
+) -> list[HeaderVerification]:
+    """The same for backups of one cluster that lean on one another; none of them is read again.
+
+    In their order. `each` is `map`, or an executor's.
+    """
+    ref = links[0].ref
     cluster = read_cluster(store, ref.cluster, pinned)
     if cluster is None:
         raise ClusterUnknown(f"{ref.document} belongs to a cluster without a cluster.json")
+    known = {link.ref: link for link in links}
     surroundings = Surroundings(
-        lambda name: _size_of(store, name), lambda other: _backup_of(store, other, pinned)
+        _Sizes(store).of,
+        lambda other: known.get(other) or _backup_of(store, other, pinned),
     )
-    return judge(backup, cluster, surroundings)
+    return [*each(lambda link: judge(link, cluster, surroundings), links)]
 
 
 def judge(
@@ -164,11 +183,28 @@ def _finding(name: BlobName, error: PgkeepError) -> Finding:
     return Finding(code=error.code, object=str(name), detail=error.fact)
 
 
-def _size_of(store: BlobStore, name: BlobName) -> int | None:
-    try:
-        return store.head(name).size
-    except BlobNotFound:
-        return None
+class _Sizes:
+    """Bytes of blobs: of a backup's parts by one listing of its folder, not a request for each."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._folders: dict[BlobName, Mapping[BlobName, int]] = {}
+
+    def of(self, name: BlobName) -> int | None:
+        """None when it is absent."""
+        if name.container == layout.EVIDENCE:
+            return self._asked(name)
+        folder = BlobName(name.container, name.path.rpartition("/")[0] + "/")
+        if folder not in self._folders:
+            blobs = self._store.list(folder.container, folder.path)
+            self._folders[folder] = {blob.name: blob.size for blob in blobs}
+        return self._folders[folder].get(name)
+
+    def _asked(self, name: BlobName) -> int | None:
+        try:
+            return self._store.head(name).size
+        except BlobNotFound:
+            return None
 
 
 def _backup_of(store: BlobStore, ref: BackupRef, pinned: PinnedKeys) -> StoredBackup | None:

@@ -1,21 +1,29 @@
 """A committed backup with its keys: authenticated, complete by HEAD, its parts ready to be read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Final
 
 from shared.domain.backup_index import BackupIndex
 from shared.errors import ChainBroken, Corrupt
 from shared.event_log import log_event
 from shared.repository import layout
 from shared.repository.backups import StoredBackup, read_key_record
-from shared.repository.blob_store import BlobStore
-from shared.repository.header_verification import verify_around
+from shared.repository.blob_store import BlobName, BlobStore
+from shared.repository.documents import SealedObject, Volume
+from shared.repository.header_verification import HeaderVerification, verify_around
 from shared.repository.object_aad import aad
 from worker.commands.services import Services
 from worker.keys.data_key import DataKey
-from worker.pipeline.sealed_download import SealedBlob, open_blob, read_whole
+from worker.pipeline.sealed_download import SealedBlob, open_at_once, open_blob, read_whole
+from worker.pipeline.sealed_stream import SEGMENT_SIZE, STREAM_WINDOW
 from worker.pipeline.tar_index import read_index
+
+_Opener = Callable[[BlobStore, BlobName, bytes, bytes, int], SealedBlob]
+# Header, last segment, seek table and frames of a blob are a request each: of one that is no larger
+# than what a reader fetches at a time anyway, one request brings them all.
+_SMALL: Final = STREAM_WINDOW * SEGMENT_SIZE
 
 
 class BackupIncomplete(Corrupt):
@@ -35,12 +43,13 @@ class OpenedBackup:
 
     def volume(self, name: str) -> SealedBlob:
         volume = next(item for item in self.stored.document.volumes if item.name == name)
-        return self._open(volume.name, self.stored.document.kid, volume.stored_size)
+        return self._open(volume, self.stored.document.kid, open_blob)
 
     def sealed_object(self, name: str) -> SealedBlob:
         """`backup_manifest`, `index` or `facts`."""
         item = self.stored.document.object(name)
-        return self._open(item.name, item.kid, item.stored_size)
+        small = item.stored_size <= _SMALL
+        return self._open(item, item.kid, open_at_once if small else open_blob)
 
     def object_chunks(self, name: str, executor: Executor) -> Iterator[bytes]:
         return read_whole(self.sealed_object(name), executor, depth=2)
@@ -56,10 +65,10 @@ class OpenedBackup:
         """PostgreSQL's backup_manifest, byte for byte."""
         return b"".join(self.object_chunks(layout.BACKUP_MANIFEST, executor))
 
-    def _open(self, name: str, kid: str, stored_size: int) -> SealedBlob:
-        document, ref = self.stored.document, self.stored.ref
+    def _open(self, part: Volume | SealedObject, kid: str, opened: _Opener) -> SealedBlob:
+        document, ref, name = self.stored.document, self.stored.ref, part.name
         bound = aad(document.cluster_uuid, document.system_identifier, kid, ref.object_name(name))
-        return open_blob(self.store, ref.blob(name), self.keys[kid].reveal(), bound, stored_size)
+        return opened(self.store, ref.blob(name), self.keys[kid].reveal(), bound, part.stored_size)
 
 
 def open_backup(services: Services, stored: StoredBackup) -> OpenedBackup:
@@ -76,13 +85,17 @@ def open_backup(services: Services, stored: StoredBackup) -> OpenedBackup:
 
 
 def require_complete(services: Services, stored: StoredBackup) -> None:
-    """Ask for everything that the document names. Raises BackupIncomplete with all gaps.
+    """Ask for everything that the document names. Raises BackupIncomplete with all gaps."""
+    require_whole(verify_around(services.store, stored, services.pinned))
+
+
+def require_whole(verification: HeaderVerification) -> None:
+    """Raises BackupIncomplete with all that a header verification found missing.
 
     A broken hash chain says that an earlier document was changed; this backup restores all the
     same, so it is logged and the header verification reports it.
     """
-    label = stored.ref.label
-    verification = verify_around(services.store, stored, services.pinned)
+    label = verification.backup.ref.label
     gaps = [item for item in verification.findings if item.code != ChainBroken.code]
     if gaps:
         facts = "; ".join(f"{item.object}: {item.detail}" for item in gaps)

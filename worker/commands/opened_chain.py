@@ -7,7 +7,8 @@ from functools import partial
 
 from shared.domain.backup_index import BackupIndex
 from shared.repository.chains import StoredChain
-from worker.commands.opened_backup import OpenedBackup, open_backup, require_complete
+from shared.repository.header_verification import verify_links
+from worker.commands.opened_backup import OpenedBackup, open_backup, require_whole
 from worker.commands.services import Services
 from worker.pipeline.sealed_download import SealedBlob
 
@@ -46,6 +47,8 @@ class OpenedChain:
 def open_chain(services: Services, chain: StoredChain) -> OpenedChain:
     """Raises BackupIncomplete when a link lacks a part, and what opening a backup raises."""
     with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
-        for _ in executor.map(partial(require_complete, services), chain.links):
-            pass
-        return OpenedChain(tuple(executor.map(partial(open_backup, services), chain.links)))
+        opened = executor.map(partial(open_backup, services), chain.links)
+        verified = verify_links(services.store, chain.links, services.pinned, executor.map)
+        for verification in verified:
+            require_whole(verification)
+        return OpenedChain(tuple(opened))

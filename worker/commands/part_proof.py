@@ -14,6 +14,7 @@ from shared.repository.layout import BackupRef
 from worker.commands.services import Progress
 from worker.pipeline.in_order import map_in_order
 from worker.pipeline.sealed_download import SealedBlob, read_whole
+from worker.pipeline.sealed_stream import Buffer
 
 _PIECE = 8 << 20  # one ranged GET of the ciphertext check
 _AHEAD = 3  # pieces or windows that are fetched while another one is looked at
@@ -90,7 +91,7 @@ def read_part(
     """
     stored, plain = hashlib.sha256(), hashlib.sha256()
 
-    def watch(piece: bytes, segments: int) -> None:
+    def watch(piece: Buffer, segments: int) -> None:
         stored.update(piece)
         tally.read(len(piece), segments)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 
-from shared.domain.fetch_plan import Fetch, PlannedFrame
+from shared.domain import fetch_plan
 from shared.errors import FrameCorrupt
 from shared.repository.blob_store import BlobName, BlobStore
 from worker.pipeline.in_order import map_in_order
@@ -18,13 +18,14 @@ from worker.pipeline.sealed_stream import (
     HEADER_LENGTH,
     STREAM_WINDOW,
     Buffer,
+    Fetch,
     SegmentOpener,
     SegmentSpan,
     open_object,
 )
 from worker.pipeline.seekable_zstd import FrameTable, decompress_frame, seek_table_length
 
-StoredWatch = Callable[[bytes, int], None]
+StoredWatch = Callable[[Buffer, int], None]
 """Sees the stored bytes of a blob in order, and how many segments they are."""
 
 # Small sealed objects (index, facts, manifest) end with a seek table of few frames: one segment
@@ -34,20 +35,20 @@ _FOOTER = seek_table_length(0)
 
 @dataclass(frozen=True, slots=True)
 class SealedBlob:
-    """A blob with a proven length, ready to be read from any thread."""
+    """A blob with a proven length, ready to be read from any thread.
 
-    store: BlobStore
+    `stored` gives its stored bytes [start, end).
+    """
+
     name: BlobName
     opener: SegmentOpener
-
-    def stored(self, start: int, end: int) -> bytes:
-        return self.store.read_range(self.name, start, end - start)
+    stored: Fetch
 
     def compressed(self, offset: int, length: int) -> memoryview:
         """`length` bytes at `offset` of the zstd stream, authenticated."""
         return memoryview(self.opener.open_range(offset, offset + length, self.stored))
 
-    def frames(self, fetch: Fetch) -> Iterator[tuple[PlannedFrame, bytes]]:
+    def frames(self, fetch: fetch_plan.Fetch) -> Iterator[tuple[fetch_plan.PlannedFrame, bytes]]:
         """The fetch's frames that fill anything, in order, each with its plaintext.
 
         Raises SegmentCorrupt, FrameCorrupt.
@@ -78,7 +79,21 @@ def open_blob(
     def fetch(start: int, end: int) -> bytes:
         return store.read_range(name, start, end - start)
 
-    return SealedBlob(store, name, open_object(data_key, aad, fetch, stored_size, name=str(name)))
+    return _opened(name, data_key, aad, stored_size, fetch)
+
+
+def open_at_once(
+    store: BlobStore, name: BlobName, data_key: bytes, aad: bytes, stored_size: int
+) -> SealedBlob:
+    """The same in one request, for what is small; its stored bytes stay in memory."""
+    whole = memoryview(store.read_range(name, 0, stored_size))
+    return _opened(name, data_key, aad, stored_size, lambda start, end: whole[start:end])
+
+
+def _opened(
+    name: BlobName, data_key: bytes, aad: bytes, stored_size: int, stored: Fetch
+) -> SealedBlob:
+    return SealedBlob(name, open_object(data_key, aad, stored, stored_size, name=str(name)), stored)
 
 
 def read_whole(
@@ -115,7 +130,7 @@ def _compressed_stream(
     yield from map(partial(_watched, watch), windows)
 
 
-def _watched(watch: StoredWatch | None, window: tuple[bytes, Buffer, int]) -> Buffer:
+def _watched(watch: StoredWatch | None, window: tuple[Buffer, Buffer, int]) -> Buffer:
     """A function of its own, so that nothing keeps the stored bytes while the others are used."""
     stored, plain, segments = window
     if watch is not None:
@@ -123,7 +138,7 @@ def _watched(watch: StoredWatch | None, window: tuple[bytes, Buffer, int]) -> Bu
     return plain
 
 
-def _open(blob: SealedBlob, span: SegmentSpan) -> tuple[bytes, Buffer, int]:
+def _open(blob: SealedBlob, span: SegmentSpan) -> tuple[Buffer, Buffer, int]:
     stored = blob.stored(span.start, span.end)
     return stored, blob.opener.open_span(span, stored), span.last - span.first + 1
 

@@ -10,7 +10,6 @@ from array import array
 from base64 import b64encode
 from binascii import a2b_base64
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from operator import ge
 from typing import Annotated, Literal
@@ -136,6 +135,7 @@ def read_index(chunks: Iterable[bytes], wanted: Mapping[bytes, bytes] | None = N
     label = ""
     volumes: list[IndexedVolume] = []
     members = MemberTable()
+    known = {path: path for path in wanted.values()} if wanted else {}
     for number, text in enumerate(_lines(chunks), 1):
         match _parse(text, number):
             case _Head() as head:
@@ -143,18 +143,12 @@ def read_index(chunks: Iterable[bytes], wanted: Mapping[bytes, bytes] | None = N
             case _Volume() as volume:
                 volumes.append(_volume(volume))
             case _Member() as line:
-                member = _member(line, number)
-                if wanted is None:
+                member = _member(line, number, known)
+                if wanted is None or member.whole_path in wanted:
                     members.append(member)
-                elif member.whole_path in wanted:
-                    members.append(_sharing(member, wanted[member.whole_path]))
     if not label:
         raise IndexInvalid("the index has no head")
     return BackupIndex(label, tuple(volumes), members)
-
-
-def _sharing(member: IndexedMember, path: bytes) -> IndexedMember:
-    return replace(member, path=path) if path == member.path else member
 
 
 def _incremental_object(held: IncrementalBlocks) -> dict[str, object]:
@@ -203,13 +197,14 @@ def _volume(line: _Volume) -> IndexedVolume:
     )
 
 
-def _member(line: _Member, number: int) -> IndexedMember:
+def _member(line: _Member, number: int, known: Mapping[bytes, bytes]) -> IndexedMember:
+    """`known` are paths that are in memory already."""
     if (line.path is None) == (line.encoded_path is None):
         raise IndexInvalid(f"line {number} of the index: one of path and encoded_path is needed")
     path = bytes.fromhex(line.encoded_path) if line.encoded_path else (line.path or "").encode()
     return IndexedMember(
         archive=line.archive,
-        path=path,
+        path=known.get(path, path),
         kind=line.kind,
         size=line.size,
         mode=line.mode,
