@@ -8,8 +8,6 @@ import typer
 
 from shared.domain.cluster import cluster_name
 from worker.cli_session import Cluster, Config, FromSecondary, Json, open_services
-from worker.commands.extract import ExtractRequest, extract
-from worker.commands.printed_recovery import extract_outcome
 
 
 def extract_command(
@@ -33,6 +31,9 @@ def extract_command(
 
     A path of a directory means everything below it. What comes out is never a data directory.
     """
+    from worker.commands.extract import ExtractRequest, extract
+    from worker.commands.printed_recovery import extract_outcome
+
     with open_services(config, quiet=json, from_secondary=from_secondary) as services:
         request = ExtractRequest(
             cluster_name(cluster), label, to.absolute(), tuple(map(os.fsencode, paths)), owner

@@ -8,10 +8,6 @@ import typer
 
 from shared.errors import InvalidInput
 from worker.cli_session import Cluster, Config, Json, open_services
-from worker.commands import printed_expiry, printed_upkeep
-from worker.commands.audit import AuditRequest, audit
-from worker.commands.expire import ExpireRequest, expire
-from worker.commands.maintenance import MaintenanceRequest, maintain
 from worker.commands.services import Clocks, Services
 
 
@@ -49,6 +45,9 @@ def expire_command(
     Never deletes the last verified full backup with continuous WAL, nor what anything that stays
     needs. Needs no private key but the one that signs the report, and a dry run not even that.
     """
+    from worker.commands import printed_expiry
+    from worker.commands.expire import ExpireRequest, expire
+
     if at is not None and not dry_run:
         raise DayWithoutDryRun("--at looks ahead, and nothing is deleted ahead of its time")
     with open_services(config, quiet=json) as present:
@@ -73,6 +72,9 @@ def maintenance_command(
 
     Exit 1 when something failed; what would have taken too long is left for the next time.
     """
+    from worker.commands import printed_upkeep
+    from worker.commands.maintenance import MaintenanceRequest, maintain
+
     with open_services(config, quiet=json) as services:
         settings = services.settings.cluster_named(cluster)
         room = timedelta(minutes=minutes or settings.maintenance.minutes)
@@ -91,6 +93,9 @@ def audit_command(
     json: Json = False,
 ) -> None:
     """Write the signed report of what was promised, done and proven. Exit 5 when not all was."""
+    from worker.commands import printed_upkeep
+    from worker.commands.audit import AuditRequest, audit
+
     request = AuditRequest(parse_day(since), parse_day(until))
     with open_services(config, quiet=json) as services:
         report = audit(services, services.settings.cluster_named(cluster), request)

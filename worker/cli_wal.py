@@ -4,7 +4,6 @@ import typer
 
 from worker import wiring
 from worker.cli_session import Cluster, Config, FromSecondary, open_services
-from worker.commands import wal_agent, wal_receive
 
 # Azure Container Apps kills 30 s after SIGTERM. What is not acknowledged by then PostgreSQL has.
 _GRACE_S = 28
@@ -15,9 +14,11 @@ app = typer.Typer(no_args_is_help=True, help="Keep WAL in the repository, and gi
 @app.command("receive")
 def receive_command(cluster: Cluster, config: Config = None) -> None:
     """Receive WAL over a replication slot until told to stop; seconds of RPO."""
+    from worker.commands.wal_receive import receive
+
     with open_services(config, quiet=True, scraped=True) as services:
         settings = services.settings.cluster_named(cluster)
-        wal_receive.receive(services, settings, stop=wiring.stop_signal(_GRACE_S))
+        receive(services, settings, stop=wiring.stop_signal(_GRACE_S))
 
 
 @app.command("agent")
@@ -28,7 +29,9 @@ def agent_command(
 
     With --from-secondary it only gives WAL back, and refuses to take any.
     """
+    from worker.commands.wal_agent import run_agent
+
     session = open_services(config, quiet=True, from_secondary=from_secondary, scraped=True)
     with session as services:
         settings = services.settings.cluster_named(cluster)
-        wal_agent.run_agent(services, settings, stop=wiring.stop_signal(_GRACE_S))
+        run_agent(services, settings, stop=wiring.stop_signal(_GRACE_S))

@@ -1,4 +1,4 @@
-"""A chain with its keys: every link authenticated, complete by HEAD, ready to be read."""
+"""A chain with its keys: every link authenticated, whole by its listing, ready to be read."""
 
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor

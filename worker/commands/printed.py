@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,16 +20,18 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from shared.catalogue.rebuild import Rebuilt
 from shared.domain.drill import Check
 from shared.repository.backups import StoredBackup
 from shared.repository.documents import BackupDocument, VerificationReport
-from worker.commands.backup import BackupOutcome
-from worker.commands.list_backups import ListedBackup
 from worker.commands.services import Progress as ProgressPort
-from worker.keys.generate import KeySet
-from worker.keys.public_half import PublicHalf
-from worker.postgres.configuration_facts import ConfigurationFacts, recorded_configuration
+
+if TYPE_CHECKING:  # every command prints, and shall not wait for what others do
+    from shared.catalogue.rebuild import Rebuilt
+    from worker.commands.backup import BackupOutcome
+    from worker.commands.list_backups import ListedBackup
+    from worker.keys.generate import KeySet
+    from worker.keys.public_half import PublicHalf
+    from worker.postgres.configuration_facts import ConfigurationFacts
 
 OUT = Console(highlight=False, soft_wrap=True)
 
@@ -85,7 +88,7 @@ def secondary_sentence(last_sync_time: datetime | None) -> str:
     return f"read from the secondary, as of Last Sync Time {last_sync_time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def backup_outcome(outcome: BackupOutcome, *, as_json: bool) -> None:
+def backup_outcome(outcome: "BackupOutcome", *, as_json: bool) -> None:
     if as_json:
         taken = {"label": outcome.label, "digest": outcome.digest}
         print_json({**taken, "whole_bytes": outcome.whole_bytes, **_document(outcome.document)})
@@ -128,7 +131,7 @@ def verification(report: VerificationReport, *, as_json: bool) -> None:
         OUT.print(f"  {finding.code}: {finding.object}: {finding.detail}", markup=False)
 
 
-def backups(listed: Sequence[ListedBackup], *, as_json: bool) -> None:
+def backups(listed: "Sequence[ListedBackup]", *, as_json: bool) -> None:
     if as_json:
         print_json({"backups": [_listed(item) for item in listed]})
         return
@@ -163,8 +166,10 @@ def _notes(document: BackupDocument) -> Iterator[str]:
         yield f"full: {document.instead_of_incremental.code}"
 
 
-def configuration(facts: ConfigurationFacts, *, as_json: bool) -> None:
+def configuration(facts: "ConfigurationFacts", *, as_json: bool) -> None:
     """Ready to be kept in a file that postgresql.conf includes."""
+    from worker.postgres.configuration_facts import recorded_configuration
+
     if as_json:
         print_json({"settings": facts.settings, "files": facts.files, "hba": facts.hba})
         return
@@ -202,7 +207,7 @@ def checks(results: Sequence[Check]) -> None:
         OUT.print(f"  {item.outcome:<12} {item.name:<24} {item.detail}", markup=False)
 
 
-def rebuild(result: Rebuilt, *, as_json: bool) -> None:
+def rebuild(result: "Rebuilt", *, as_json: bool) -> None:
     if as_json:
         refused = [finding.model_dump(mode="json") for finding in result.refused]
         print_json({"facts": result.facts, "refused": refused})
@@ -212,7 +217,7 @@ def rebuild(result: Rebuilt, *, as_json: bool) -> None:
         OUT.print(f"  not believed: {finding.object}: {finding.detail}")
 
 
-def keys(made: KeySet, *, as_json: bool) -> None:
+def keys(made: "KeySet", *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(made))
         return
@@ -228,14 +233,14 @@ def health(said: str, *, as_json: bool) -> None:
     OUT.print(said)
 
 
-def public_half(half: PublicHalf, *, as_json: bool) -> None:
+def public_half(half: "PublicHalf", *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(half))
         return
     OUT.print(half.as_settings(), markup=False, highlight=False, soft_wrap=True)
 
 
-def _listed(item: ListedBackup) -> dict[str, object]:
+def _listed(item: "ListedBackup") -> dict[str, object]:
     known: dict[str, object] = {
         "cluster": item.ref.cluster,
         "label": str(item.ref.label),

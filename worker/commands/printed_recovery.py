@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from shared.domain.file_versions import PlannedFile
 from shared.domain.recovery_plan import RecoveryWindow
 from shared.domain.recovery_target import TargetAction
 from shared.repository.documents import DrillReport
-from worker.commands.extract import ExtractOutcome
 from worker.commands.printed import OUT, checks, megabytes, print_json, secondary_sentence
-from worker.commands.recover import RecoveryOutcome
 from worker.commands.recovery import PlannedRecovery
-from worker.commands.recovery_rates import Estimate
 from worker.commands.restore import PreparedRestore, RestoreOutcome
 from worker.postgres.replay_progress import Outcome
 
+if TYPE_CHECKING:
+    from worker.commands.extract import ExtractOutcome
+    from worker.commands.recover import RecoveryOutcome
+    from worker.commands.recovery_rates import Estimate
 
-def restore_plan(prepared: PreparedRestore, rates: Estimate, *, as_json: bool) -> None:
+
+def restore_plan(prepared: PreparedRestore, rates: "Estimate", *, as_json: bool) -> None:
     plan, planned = prepared.plan, prepared.planned
     if as_json:
         print_json(
@@ -63,7 +66,7 @@ def restore_outcome(outcome: RestoreOutcome, *, as_json: bool) -> None:
     OUT.print(_then(outcome.action))
 
 
-def recovery_outcome(outcome: RecoveryOutcome, *, as_json: bool) -> None:
+def recovery_outcome(outcome: "RecoveryOutcome", *, as_json: bool) -> None:
     replayed = outcome.replayed
     if as_json:
         print_json(
@@ -88,7 +91,7 @@ def recovery_outcome(outcome: RecoveryOutcome, *, as_json: bool) -> None:
     OUT.print(f"It is on timeline {outcome.timeline}. Start it with pg_ctl; archiving is off.")
 
 
-def extract_outcome(outcome: ExtractOutcome, *, as_json: bool) -> None:
+def extract_outcome(outcome: "ExtractOutcome", *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -136,7 +139,7 @@ def drill_report(report: DrillReport, *, as_json: bool) -> None:
         OUT.print(f"  {table.table}: {table.kind}: {table.sentence}")
 
 
-def _plan_lines(prepared: PreparedRestore, rates: Estimate) -> Iterator[str]:
+def _plan_lines(prepared: PreparedRestore, rates: "Estimate") -> Iterator[str]:
     plan, planned = prepared.plan, prepared.planned
     yield from plan.reasons
     yield (
