@@ -96,10 +96,11 @@ class MemberTable(Sequence[IndexedMember]):
         for member in members:
             self.append(member)
 
-    def append(self, member: IndexedMember) -> None:
+    def append(self, member: IndexedMember, known: bytes | None = None) -> None:
+        """`known` is kept instead of a path that equals it, so that tables share their paths."""
         if member.target:
             self._targets[len(self._paths)] = member.target
-        self._paths.append(member.path)
+        self._paths.append(known if known == member.path else member.path)
         self._archive.append(self._archive_number(member.archive))
         self._kind.append(_KINDS.index(member.kind))
         self._size.append(member.size)

@@ -54,6 +54,7 @@ def test_b21_a_hundred_thousand_relations_need_no_more_than_256_mib(
         "verify": ["verify", CLUSTER],
         "plan": ["restore", CLUSTER, *target, "--dry-run"],
         "restore": ["restore", CLUSTER, *target],
+        "synthetic full": ["backup", CLUSTER, "--synthetic"],
     }.items():
         peaks[verb], documents[verb] = run_with_peak(site, *arguments)
         change(source)

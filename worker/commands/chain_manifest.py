@@ -29,7 +29,9 @@ _PENDING_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ManifestDraft:
-    """`kept` for a backup that is restored as it was taken; else `newest`, to be corrected."""
+    """`kept` for a backup that is restored as it was taken; else `newest`, which is corrected in
+    place: the entry of a part, below the part's path, becomes that of the whole file.
+    """
 
     kept: bytes
     newest: BackupManifest | None
@@ -42,7 +44,7 @@ def draft_manifest(chain: OpenedChain, plan: RestorePlan, executor: Executor) ->
     newest = read(chain.newest.object_chunks(layout.BACKUP_MANIFEST, executor))
     for file in plan.files:
         if file.composed:
-            _part_entry(newest, file.path)
+            entry_path(newest.files, file)
     return ManifestDraft(b"", newest)
 
 
@@ -51,54 +53,62 @@ class MadeEntries:
 
     def __init__(self, draft: ManifestDraft, tree: TargetTree, executor: Executor) -> None:
         self._draft, self._tree, self._executor = draft, tree, executor
-        self._made = ManifestFiles()
         self._pending: deque[tuple[bytes, Future[ManifestFile]]] = deque()
 
     def add(self, file: PlannedFile) -> None:
         """The file is written. Returns at once, unless much is still to be read."""
         newest = self._draft.newest
         if newest is not None:
-            entry = self._executor.submit(_made_entry, newest, self._tree, file)
-            self._pending.append((file.path, entry))
-            self._collect(_PENDING_MAX)
+            path = entry_path(newest.files, file)
+            made = self._executor.submit(_made_entry, newest.files[path], self._tree, file)
+            self._pending.append((path, made))
+            self._collect(newest, _PENDING_MAX)
 
-    def all(self) -> ManifestFiles:
-        """Waits for them. Raises TargetUnusable."""
-        self._collect(0)
-        return self._made
+    def finish(self) -> ManifestDraft:
+        """The draft with all of them. Raises TargetUnusable."""
+        if self._draft.newest is not None:
+            self._collect(self._draft.newest, 0)
+        return self._draft
 
-    def _collect(self, leave: int) -> None:
-        """A pending entry is a kilobyte, a made one a tenth of it: files come by the 100,000."""
+    def _collect(self, newest: BackupManifest, leave: int) -> None:
+        """A pending entry is a kilobyte, and files come by the 100,000."""
         while len(self._pending) > leave:
-            path, entry = self._pending.popleft()
-            self._made.append(path, entry.result())
+            path, made = self._pending.popleft()
+            newest.files.replace(path, made.result())
 
 
-def manifest_text(draft: ManifestDraft, made: ManifestFiles) -> Iterator[bytes]:
+def manifest_text(draft: ManifestDraft) -> Iterator[bytes]:
     if draft.newest is None:
         yield draft.kept
     else:
-        yield from manifest_chunks(draft.newest, _entries(draft.newest, made))
+        yield from manifest_chunks(draft.newest, _entries(draft.newest))
 
 
-def _entries(newest: BackupManifest, made: ManifestFiles) -> Iterator[ManifestEntry]:
+def _entries(newest: BackupManifest) -> Iterator[ManifestEntry]:
     for path, entry in newest.files.items():
-        whole = whole_path(path) if is_incremental(path) else path
-        yield whole, made.get(whole, entry)
+        yield whole_path(path) if is_incremental(path) else path, entry
 
 
-def _part_entry(newest: BackupManifest, path: bytes) -> ManifestFile:
-    """Of a file that the newest backup holds in part, or wrote anew for the restore."""
+def entry_path(files: ManifestFiles, file: PlannedFile) -> bytes:
+    """Below which the newest manifest has a file: that of a part, for one that it holds in part.
+
+    Raises ManifestInvalid.
+    """
+    part = part_path(file.path)
+    for path in (part, file.path):
+        if path in files:
+            return path
+    raise ManifestInvalid(f"the manifest does not know {part!r}")
+
+
+def part_path(path: bytes) -> bytes:
+    """What PostgreSQL calls the part of a file that an incremental backup holds."""
     folder, slash, name = path.rpartition(b"/")
-    part = folder + slash + INCREMENTAL_PREFIX + name
-    entry = newest.files.get(part) or newest.files.get(path)
-    if entry is None:
-        raise ManifestInvalid(f"the manifest does not know {part!r}")
-    return entry
+    return folder + slash + INCREMENTAL_PREFIX + name
 
 
-def _made_entry(newest: BackupManifest, tree: TargetTree, file: PlannedFile) -> ManifestFile:
-    entry = _part_entry(newest, file.path)
+def _made_entry(entry: ManifestFile, tree: TargetTree, file: PlannedFile) -> ManifestFile:
+    """`entry` is the part's."""
     if entry.checksum_algorithm is None:
         return ManifestFile(file.size, entry.last_modified, None, b"")
     checksum = file_checksum(entry.checksum_algorithm)

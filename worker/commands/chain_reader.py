@@ -25,7 +25,7 @@ from worker.pipeline.in_order import map_in_order
 from worker.pipeline.seekable_zstd import decompress_frame
 
 # Each is a ranged read of its own: of its segments, at both ends, a part may be read in vain.
-FRAMES_AHEAD: Final = 3
+FRAMES_AHEAD: Final = 2
 _ZEROS: Final = bytes(1 << 20)
 
 FileContent = tuple[PlannedFile, Iterator[bytes]]

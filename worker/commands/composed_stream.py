@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from shared.domain.backup_index import (
-    INCREMENTAL_PREFIX,
     BackupIndex,
     IndexedMember,
     MemberKind,
@@ -18,32 +17,32 @@ from shared.domain.backup_index import (
 from shared.domain.file_versions import PlannedFile
 from shared.repository.documents import Volume
 from worker.commands.backup_stream import ArchiveWriter, Report
-from worker.commands.chain_manifest import ManifestDraft, manifest_text
+from worker.commands.chain_manifest import ManifestDraft, manifest_text, part_path
 from worker.commands.chain_reader import FileContent
 from worker.commands.file_proof import FileDamaged
 from worker.pipeline.tar_writer import tar_header, tar_padding
 from worker.postgres.backup_label import BACKUP_LABEL
 from worker.postgres.backup_manifest import BackupManifest
 from worker.postgres.file_checksum import file_checksum
-from worker.postgres.manifest_files import ManifestFile, ManifestFiles
+from worker.postgres.manifest_files import ManifestFile
 
 OpenArchive = Callable[[str], ArchiveWriter]
 """Begins the archive of this name."""
 
 
 class ComposedManifest:
-    """The newest link's manifest on its way to that of the full backup."""
+    """The newest link's manifest, which becomes that of the full backup."""
 
     def __init__(self, newest: BackupManifest) -> None:
         self._newest = newest
-        self._made = ManifestFiles()
         self._seen = 0
 
     def watched(self, file: PlannedFile, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The same chunks. Behind the last one, a composed file gets its entry; another raises
         FileDamaged when it is not what its entry says.
         """
-        entry = self._entry(file)
+        path = self._path(file)
+        entry = self._newest.files.get(path)
         algorithm = None if entry is None else entry.checksum_algorithm
         checksum = None if algorithm is None else file_checksum(algorithm)
         size = 0
@@ -55,7 +54,7 @@ class ComposedManifest:
         if entry is not None:
             digest = b"" if checksum is None else checksum.digest()
             found = ManifestFile(size, entry.last_modified, algorithm, digest)
-            self._close(file, entry, found)
+            self._close(file, path, found)
 
     def replace(self, path: bytes, content: bytes) -> None:
         """The file will have this content."""
@@ -66,33 +65,30 @@ class ComposedManifest:
             checksum.update(content)
             digest = checksum.digest()
         made = ManifestFile(len(content), entry.last_modified, algorithm, digest)
-        self._made.append(path, made)
+        self._newest.files.replace(path, made)
 
     def text(self) -> Iterator[bytes]:
         """In pieces. Raises FileDamaged when a file of the newest link's manifest never came."""
         missing = len(self._newest.files) - self._seen
         if missing:
             raise FileDamaged(f"{missing} files of the manifest are not in the backup")
-        return manifest_text(ManifestDraft(b"", self._newest), self._made)
+        return manifest_text(ManifestDraft(b"", self._newest))
 
-    def _entry(self, file: PlannedFile) -> ManifestFile | None:
-        path = file.path
-        if file.composed:
-            folder, slash, name = path.rpartition(b"/")
-            path = folder + slash + INCREMENTAL_PREFIX + name
-        entry = self._newest.files.get(path)
+    def _path(self, file: PlannedFile) -> bytes:
+        """Of the entry of the file, or of the part of it that the newest link holds."""
+        path = part_path(file.path) if file.composed else file.path
         # WAL is not in the manifest's list of files: it has its own ranges and its own check.
-        if entry is None and not path.startswith(b"pg_wal/"):
+        if path not in self._newest.files and not path.startswith(b"pg_wal/"):
             raise FileDamaged(f"{path!r} is not in the manifest")
-        return entry
+        return path
 
-    def _close(self, file: PlannedFile, entry: ManifestFile, found: ManifestFile) -> None:
+    def _close(self, file: PlannedFile, path: bytes, found: ManifestFile) -> None:
         self._seen += 1
         if found.size != file.size:
             raise FileDamaged(f"{file.path!r} came with {found.size} bytes instead of {file.size}")
         if file.composed:
-            self._made.append(file.path, found)
-        elif found != entry:
+            self._newest.files.replace(path, found)
+        elif found != self._newest.files[path]:
             raise FileDamaged(f"{file.path!r} is not what the manifest describes")
 
 

@@ -1,4 +1,4 @@
-"""A committed backup with its keys: authenticated, whole by its listing, its parts ready to be read."""
+"""A committed backup with its keys: authenticated, its parts all there, ready to be read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""A chain with its keys: every link authenticated, whole by its listing, ready to be read."""
+"""A chain with its keys: every link authenticated, its parts all there, ready to be read."""
 
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor

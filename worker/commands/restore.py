@@ -261,7 +261,7 @@ def _own_files(prepared: PreparedRestore, made: MadeEntries) -> list[PlannedFile
     tree.write(label, [(0, memoryview(prepared.label))])
     made.add(label)
     manifest, size = PlannedFile(b"backup_manifest", 0, mode), 0
-    for chunk in manifest_text(prepared.manifest, made.all()):
+    for chunk in manifest_text(made.finish()):
         size += tree.write(manifest, [(size, memoryview(chunk))])
     return [label, manifest]
 

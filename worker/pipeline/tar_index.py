@@ -135,7 +135,6 @@ def read_index(chunks: Iterable[bytes], wanted: Mapping[bytes, bytes] | None = N
     label = ""
     volumes: list[IndexedVolume] = []
     members = MemberTable()
-    known = {path: path for path in wanted.values()} if wanted else {}
     for number, text in enumerate(_lines(chunks), 1):
         match _parse(text, number):
             case _Head() as head:
@@ -143,9 +142,11 @@ def read_index(chunks: Iterable[bytes], wanted: Mapping[bytes, bytes] | None = N
             case _Volume() as volume:
                 volumes.append(_volume(volume))
             case _Member() as line:
-                member = _member(line, number, known)
-                if wanted is None or member.whole_path in wanted:
+                member = _member(line, number)
+                if wanted is None:
                     members.append(member)
+                elif member.whole_path in wanted:
+                    members.append(member, known=wanted[member.whole_path])
     if not label:
         raise IndexInvalid("the index has no head")
     return BackupIndex(label, tuple(volumes), members)
@@ -197,14 +198,13 @@ def _volume(line: _Volume) -> IndexedVolume:
     )
 
 
-def _member(line: _Member, number: int, known: Mapping[bytes, bytes]) -> IndexedMember:
-    """`known` are paths that are in memory already."""
+def _member(line: _Member, number: int) -> IndexedMember:
     if (line.path is None) == (line.encoded_path is None):
         raise IndexInvalid(f"line {number} of the index: one of path and encoded_path is needed")
     path = bytes.fromhex(line.encoded_path) if line.encoded_path else (line.path or "").encode()
     return IndexedMember(
         archive=line.archive,
-        path=known.get(path, path),
+        path=path,
         kind=line.kind,
         size=line.size,
         mode=line.mode,

@@ -6,7 +6,7 @@ that costs nothing: no duplicate keys, no numbers in strings, no paths that leav
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,7 +65,7 @@ class BackupManifest:
 
     version: int
     system_identifier: int | None
-    files: Mapping[bytes, ManifestFile]
+    files: ManifestFiles
     wal_ranges: tuple[WalRange, ...]
 
 

@@ -1,10 +1,11 @@
 """The files of a backup_manifest by the hundred thousand: columns instead of objects."""
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from shared.errors import PgkeepError
 from worker.postgres.file_checksum import ChecksumAlgorithm
 
 _ALGORITHMS: Final = (None, *ChecksumAlgorithm)
@@ -26,7 +27,7 @@ class ManifestFiles(Mapping[bytes, ManifestFile]):
     A file's number is its place in that order, for what is to be kept beside its entry.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: Iterable[tuple[bytes, ManifestFile]] = ()) -> None:
         self._numbers: dict[bytes, int] = {}
         self._sizes = array("q")
         self._algorithms = bytearray()
@@ -36,6 +37,8 @@ class ManifestFiles(Mapping[bytes, ManifestFile]):
         # Texts by number, and numbers by text: files by the thousand share one second.
         self._instants: list[str] = []
         self._instant_numbers: dict[str, int] = {}
+        for path, file in files:
+            self.append(path, file)
 
     def append(self, path: bytes, file: ManifestFile) -> None:
         """`path` must be new."""
@@ -45,6 +48,15 @@ class ManifestFiles(Mapping[bytes, ManifestFile]):
         self._checksums += file.checksum
         self._checksum_ends.append(len(self._checksums))
         self._modified.append(self._instant_number(file.last_modified))
+
+    def replace(self, path: bytes, file: ManifestFile) -> None:
+        """Another size and content of a file that is there, checked by the same algorithm."""
+        number = self._numbers[path]
+        begin, end = self._checksum_ends[number : number + 2]
+        if len(file.checksum) != end - begin:
+            raise PgkeepError(f"{path!r} had a checksum of {end - begin} bytes")
+        self._sizes[number] = file.size
+        self._checksums[begin:end] = file.checksum
 
     def number(self, path: bytes) -> int | None:
         """None for a file that the manifest does not know."""

@@ -36,6 +36,7 @@ from worker.postgres.base_backup import (
     Tablespace,
     Tablespaces,
 )
+from worker.postgres.manifest_files import ManifestFiles
 
 START, STOP = Start(Lsn(0x2000028), 1), Stop(Lsn(0x2000120), 1)
 PGDATA = Tablespace(None, b"", 1024)
@@ -195,8 +196,8 @@ def test_c08_a_part_in_a_full_backup_is_refused() -> None:
 
 
 def manifest(system: int | None = 42, **sizes: int) -> BackupManifest:
-    files = {path: ManifestFile(size, "", None, b"") for path, size in by_path(sizes).items()}
-    return BackupManifest(2, system, files, ())
+    files = ((path, ManifestFile(size, "", None, b"")) for path, size in by_path(sizes).items())
+    return BackupManifest(2, system, ManifestFiles(files), ())
 
 
 def stream(**sizes: int) -> StoredStream:

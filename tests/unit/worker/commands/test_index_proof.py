@@ -28,6 +28,7 @@ from worker.commands.index_proof import IndexDiffers, check_parts, check_volume,
 from worker.commands.label_proof import BackupLabelDiffers, check_label
 from worker.postgres.backup_manifest import BackupManifest, ManifestFile
 from worker.postgres.incremental_file import HeaderReader
+from worker.postgres.manifest_files import ManifestFiles
 
 BLOCK = 8192
 LINK = BackupLink(label="20261122T030000Z-F-aaaa", digest="0" * 64)
@@ -90,9 +91,8 @@ def index_of(told: Sequence[IndexedMember]) -> BackupIndex:
 def found(told: Sequence[IndexedMember], piece: int = 1 << 20) -> list[tuple[str, str]]:
     """Object and fact of each finding about the stream of FILES, fed in pieces."""
     notes: list[tuple[str, PgkeepError]] = []
-    manifest = BackupManifest(
-        2, 7, {path: ManifestFile(len(data), "", None, b"") for path, data in FILES.items()}, ()
-    )
+    told_files = ((path, ManifestFile(len(data), "", None, b"")) for path, data in FILES.items())
+    manifest = BackupManifest(2, 7, ManifestFiles(told_files), ())
     files = FileProof(manifest, lambda where, error: notes.append((where, error)))
     proof = ArchiveProof("pgdata", files, index_of(told), BLOCK)
     raw = stream(FILES)

@@ -25,6 +25,7 @@ from worker.postgres.backup_manifest import (
     parse,
     read,
 )
+from worker.postgres.manifest_files import ManifestFiles
 
 MODIFIED = "2026-11-22 19:08:45 GMT"
 FILE = f'{{ "Path": "PG_VERSION", "Size": 3, "Last-Modified": "{MODIFIED}" }}'
@@ -56,10 +57,12 @@ def test_a_manifest_of_postgresql_17_is_understood() -> None:
     assert parse(raw) == BackupManifest(
         version=2,
         system_identifier=7711071899701634696,
-        files={
-            b"PG_VERSION": ManifestFile(3, MODIFIED, None, b""),
-            b"\xfffi": ManifestFile(0, MODIFIED, ChecksumAlgorithm.CRC32C, bytes(4)),
-        },
+        files=ManifestFiles(
+            (
+                (b"PG_VERSION", ManifestFile(3, MODIFIED, None, b"")),
+                (b"\xfffi", ManifestFile(0, MODIFIED, ChecksumAlgorithm.CRC32C, bytes(4))),
+            )
+        ),
         wal_ranges=(WalRange(1, Lsn.parse("0/4000028"), Lsn.parse("0/4000120")),),
     )
 
