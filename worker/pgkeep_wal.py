@@ -4,14 +4,15 @@
     archive_command = 'pgkeep-wal push %p %f || exit 1'
     restore_command = 'pgkeep-wal fetch %f %p'
 
-    pgkeep-wal [--socket S] [--timeout SECONDS] [--absent STATUS] push PATH NAME | fetch NAME PATH
+    pgkeep-wal [--socket S] [--timeout SECONDS] push PATH NAME
+    pgkeep-wal [--socket S] [--timeout SECONDS] [--absent STATUS] [--cluster C] fetch NAME PATH
 
 PostgreSQL runs this once a segment and reads its exit status, and nothing else: `push` ends with 0
 when the segment is durable in the repository, else with 1 to 125, because 126 and above restart
 the archiver uncounted. `fetch` ends with 0 when PATH is there, with 1 (or --absent) when storage
 says that NAME does not exist, else with 200, because recovery takes any lower one for the end of
-the WAL and opens the database. It is one file, for any Python from 3.9 on, and loads almost
-nothing: a start has to be cheap.
+the WAL and opens the database; so also when the agent serves another cluster than C. It is one
+file, for any Python from 3.9 on, and loads almost nothing: a start has to be cheap.
 """
 
 # pathlib and contextlib would have to be loaded for it:
@@ -53,6 +54,7 @@ _OPTIONS = {
     "--socket": ("socket", str),
     "--timeout": ("timeout", float),
     "--absent": ("absent", int),
+    "--cluster": ("cluster", str),
 }
 
 
@@ -71,6 +73,7 @@ class Command:
         self.socket = os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET  # noqa: TID251 - the one setting of a process that reads no file
         self.timeout = DEFAULT_TIMEOUT_S
         self.absent = FETCH_ABSENT
+        self.cluster = ""  # whichever the agent serves
         self.failed = FETCH_FAILED  # until the verb is known: a false "absent" would lose data
         self.words: list[str] = []
 
@@ -123,7 +126,8 @@ def _open_source(path: str) -> int:
 
 
 def _fetch(command: Command, name: str, path: str) -> int:
-    answer, source = _ask(command, _request("fetch", name, os.path.abspath(path)), -1)
+    request = _request("fetch", name, os.path.abspath(path), command.cluster)
+    answer, source = _ask(command, request, -1)
     if answer == ABSENT:
         return command.absent
     if answer != FOUND or source < 0:
@@ -166,8 +170,9 @@ def _remove(path: str) -> None:
         pass
 
 
-def _request(verb: str, name: str, path: str) -> bytes:
-    values = (f'"{key}": {_quoted(text)}' for key, text in (("name", name), ("path", path)))
+def _request(verb: str, name: str, path: str, cluster: str = "") -> bytes:
+    words = [("name", name), ("path", path)] + ([("cluster", cluster)] if cluster else [])
+    values = (f'"{key}": {_quoted(text)}' for key, text in words)
     return f'{{"version": {PROTOCOL}, "verb": "{verb}", {", ".join(values)}}}\n'.encode()
 
 

@@ -94,17 +94,29 @@ def plan_recovery(
 
 
 def _missing(ways: Ways, backups: Sequence[BackupCandidate], question: Question) -> Iterator[str]:
-    """What was named and does not exist."""
+    """What was named and does not exist, or was not named because nothing leads to it."""
     if not backups:
         yield "there is no backup"
     elif question.label and all(backup.label != question.label for backup in backups):
         yield f"there is no backup {question.label}"
-    if question.timeline in {None, *ways.paths}:
+    if question.timeline is None:
+        yield from _lost(ways, max(ways.paths, default=0))
+    elif question.timeline in ways.paths:
         return
-    if question.timeline in ways.logs:
+    elif question.timeline in ways.logs:
         yield f"the archive has no history of timeline {question.timeline}"
     else:
         yield f"the archive has no timeline {question.timeline}"
+
+
+def _lost(ways: Ways, timeline: int) -> Iterator[str]:
+    """Newer timelines that no way leads to: what was committed there cannot be recovered."""
+    for newer in sorted(ways.logs.keys() - ways.paths.keys()):
+        if newer > timeline:
+            yield (
+                f"timeline {newer} is newer, and out of reach: the archive has its log, but no "
+                "history that tells where it begins"
+            )
 
 
 def _plan(
@@ -172,6 +184,7 @@ def _warnings(ways: Ways, question: Question, weighed: Weighed, chosen: Option) 
     newer = {item.timeline for item in weighed.refusals if item.timeline > chosen.timeline}
     for timeline in sorted(newer - {other.timeline for other in weighed.options}):
         yield f"timeline {timeline} is newer, and does not reach the target"
+    yield from _lost(ways, chosen.timeline)
 
 
 def _newest_commit(ways: Ways, option: Option) -> str:

@@ -131,8 +131,13 @@ def _at_lsn(target: ToLsn, reach: Reach) -> Stop | str:
     if target.lsn >= reach.end:
         return f"the log ends before the target: it goes through {reach.end}" + _gap(reach)
     end = segment_floor(target.lsn, reach.backup.segment_size) + reach.backup.segment_size
+    warning = (
+        "the archive ends with the target's segment, of which the last part may be empty: if no "
+        "record begins at the target or behind it, PostgreSQL ends with an error"
+    )
     # What stops it is the first record that begins at the target or behind it.
-    return Stop(target.lsn + (1 if target.inclusive else 0), min(end, reach.end))
+    bound = target.lsn + (1 if target.inclusive else 0)
+    return Stop(bound, min(end, reach.end), (warning,) if reach.end == end else ())
 
 
 def _gap(reach: Reach) -> str:
@@ -143,7 +148,7 @@ def _at_xid(xid: int, reach: Reach, *, named: bool) -> Stop | str:
     next_xid = reach.backup.next_xid
     if next_xid is None and not named:
         return "does not say which transactions it holds, so only --label chooses it"
-    if next_xid is not None and not _precedes_or_equals(next_xid % _XIDS, xid):
+    if next_xid is not None and not _is_ahead(xid, next_xid):
         return f"transaction {xid} may have ended before its end"
     if not reach.beyond_backup:
         return f"no WAL is archived behind its end at {reach.end}" + _gap(reach)
@@ -154,9 +159,15 @@ def _at_xid(xid: int, reach: Reach, *, named: bool) -> Stop | str:
     return Stop(reach.end, reach.end, (warning,))
 
 
-def _precedes_or_equals(one: int, other: int) -> bool:
-    """As TransactionIdPrecedesOrEquals (transam.c): 32-bit numbers in a circle."""
-    return (other - one) % _XIDS < _HALF_THE_XIDS
+def _is_ahead(xid: int, next_xid: int) -> bool:
+    """Whether the transaction can only come from `next_xid`, a 64-bit number, on.
+
+    Of an `xid` without its epoch as TransactionIdPrecedesOrEquals (transam.c) has it: 32-bit
+    numbers in a circle. One that is a whole round ahead would be taken for one of this round.
+    """
+    if xid >= _XIDS:
+        return next_xid <= xid < next_xid + _XIDS
+    return (xid - next_xid) % _XIDS < _HALF_THE_XIDS
 
 
 def _at_name(name: str, reach: Reach, logs: Logs) -> Stop | str:

@@ -14,7 +14,7 @@ from shared.errors import InvalidInput
 
 # NAMEDATALEN - 1 bytes fit (recovery_target_name is compared with a restore point's 63 bytes).
 _NAME_BYTES: Final = 63
-_XID_MAX: Final = 2**32 - 1
+_XIDS: Final = 1 << 32
 _FIRST_NORMAL_XID: Final = 3
 
 
@@ -58,10 +58,18 @@ class ToLsn:
 
 @dataclass(frozen=True, slots=True)
 class ToXid:
-    """The end of this transaction; others may have committed before it, and began after it."""
+    """The end of this transaction; others may have committed before it, and began after it.
+
+    From 2^32 on `xid` is a 64-bit number that says its epoch; below, of whatever epoch it is.
+    """
 
     xid: int
     inclusive: bool = True
+
+    @property
+    def short(self) -> int:
+        """The 32 bits that are in a record of the log, and that PostgreSQL compares."""
+        return self.xid % _XIDS
 
     def __str__(self) -> str:
         return f"transaction {self.xid}"
@@ -97,27 +105,32 @@ RecoveryTarget = ToTime | ToLsn | ToXid | ToName | ToImmediate | ToLatest
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 instant with its offset, in UTC. Raises RecoveryTargetInvalid."""
+    """An ISO 8601 instant with its offset, in UTC; what is finer than a microsecond, as
+    PostgreSQL's clock is not, is cut off. Raises RecoveryTargetInvalid.
+    """
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise RecoveryTargetInvalid(f"{text!r} is not a time") from None
+        raise RecoveryTargetInvalid(f"{text[:40]!r} is not a time") from None
     if time.tzinfo is None:
+        whole = time.isoformat()  # of a day alone, too
         raise RecoveryTargetInvalid(
             f"{text!r} has no offset, so it may mean any hour of the day",
-            hint=f"Write {text}Z for UTC, or {text}+01:00 for an hour ahead of it.",
+            hint=f"Write {whole}Z for UTC, or {whole}+01:00 for an hour ahead of it.",
         )
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise RecoveryTargetInvalid(f"{text!r} is beyond the years 1 to 9999 in UTC") from None
 
 
 def parse_xid(text: str) -> int:
-    """The 32-bit number that PostgreSQL compares, of `1234` or a 64-bit txid with its epoch."""
+    """Of `1234`, or of a 64-bit number with its epoch, as pg_current_xact_id() gives it."""
     if not re.fullmatch(r"\d{1,20}", text, re.ASCII) or int(text) >= 2**64:
         raise RecoveryTargetInvalid(f"{text[:40]!r} is not a transaction number")
-    xid = int(text) & _XID_MAX
-    if xid < _FIRST_NORMAL_XID:
+    if int(text) % _XIDS < _FIRST_NORMAL_XID:
         raise RecoveryTargetInvalid(f"transaction {text} can never have been a user's")
-    return xid
+    return int(text)
 
 
 def parse_point(text: str) -> str:

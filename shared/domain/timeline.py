@@ -38,7 +38,8 @@ class TimelineHistory:
     def parse(cls, timeline: int, content: bytes) -> Self:
         """Raises HistoryInvalid: syntax, order, or an ancestor that is no older than its child."""
         ancestors: list[Branch] = []
-        for raw in content.decode("utf-8", "replace").splitlines():
+        # PostgreSQL ends a line at \n alone: a restore point's name may hold Unicode's other ends.
+        for raw in content.decode("utf-8", "replace").split("\n"):
             line = raw.strip()
             if not line or line.startswith("#"):
                 continue

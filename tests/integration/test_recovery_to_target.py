@@ -127,7 +127,7 @@ def test_shut_down_at_the_target_the_directory_is_not_promoted(
     assert control_of(history, data) == ("shut down in recovery", 1)
     assert (data / "recovery.signal").exists()
     written = (data / "postgresql.auto.conf").read_text()
-    assert str(history.site.settings.wal.socket) in written
+    assert f"{history.site.settings.wal.socket} --absent 44 --cluster {CLUSTER} fetch" in written
     assert f"recovery_target_xid = '{third.xid}'" in written
     printed_recovery.recovery_outcome(outcome, as_json=False)
     said = capsys.readouterr().out
@@ -157,7 +157,8 @@ def test_without_recover_the_operators_own_server_replays_and_pauses_at_the_targ
         accounts=frozenset({account.uid} if account else ()),
     ):
         try:
-            server.configure({"max_connections": "60"})
+            # The delay is of a source that is a lagging standby: its file came with the backup.
+            server.configure({"max_connections": "60", "recovery_min_apply_delay": "1h"})
             server.start()
             wait_until(
                 lambda: server.query("SELECT pg_get_wal_replay_pause_state()") == [("paused",)],
@@ -257,6 +258,18 @@ def test_r22_a_damaged_segment_stops_the_replay_and_is_named(history: History, p
     with pytest.raises(Corrupt, match=history.segments[-1]):
         recover_to(site, place / "data", RecoveryRequest(ToLatest()))
     assert control_of(history, place / "data") == ("in archive recovery", 1)
+
+
+def test_junk_under_the_name_of_another_timelines_history_ends_no_recovery(
+    history: History, place: Path
+) -> None:
+    """PostgreSQL asks for it when all is replayed, to find a timeline number that is free."""
+    site, third = history.site.copied(place / "junk"), history.commits[3]
+    junk = (site.repository / str(history.blob(0))).parents[1] / "00000002.history"
+    junk.write_bytes(b"1\t0/0\tplanted")
+    outcome = recover_to(site, place / "data", RecoveryRequest(ToXid(third.xid)))
+    assert outcome.replayed.last_commit == third.time
+    assert outcome.timeline == 3
 
 
 def test_a_backup_document_that_cannot_be_believed_is_passed_over_and_said(

@@ -15,6 +15,7 @@ from local.postgres_server import PostgresServer, PostgresServerFailed, StopMode
 from local.unprivileged import server_account
 from shared.azure_storage.patience import RetryBudget
 from shared.domain.cluster import cluster_name
+from shared.domain.timeline import TimelineHistory
 from shared.domain.wal_segment import WalFileName, WalObject
 from shared.errors import ClusterUnknown, StorageDenied, StorageUnavailable
 from shared.repository import layout
@@ -25,7 +26,7 @@ from tests.harness.deadline import wait_until
 from tests.harness.http_fault_proxy import GET_BLOB, HttpFaultProxy, azure_error
 from tests.harness.postgres_clusters import MakeCluster
 from tests.harness.wal_agents import LIMIT_S, running_agent, with_agent
-from tests.harness.wal_lab import HISTORY, WalLab, lab_at, put_piece, segment
+from tests.harness.wal_lab import HISTORY, LABEL, WalLab, lab_at, put_piece, segment
 from tests.harness.wal_pages import MIB
 from tests.harness.worker_services import CLUSTER, WatchedStore, make_site
 from worker.commands import wal_fetch
@@ -52,10 +53,10 @@ class Postgres:
     folder: Path
     server: FetchServer
 
-    def fetch(self, name: WalObject | str, **more: object) -> tuple[int, bytes | None]:
+    def fetch(self, name: WalObject | str, cluster: str | None = None) -> tuple[int, bytes | None]:
         target = self.folder / "RECOVERYXLOG"
         target.unlink(missing_ok=True)
-        command = restore_command(self.folder / "run" / "wal.sock")
+        command = restore_command(self.folder / "run" / "wal.sock", cluster)
         for mark, value in (("%f", str(name)), ("%p", target.name), ("%%", "%")):
             command = command.replace(mark, value)
         done = subprocess.run(["/bin/sh", "-c", command], check=False, cwd=self.folder, timeout=60)
@@ -75,17 +76,21 @@ def serve(lab: WalLab, place: Path) -> Iterator[Serve]:
     """`serve(promised=…, store=…)`: from now on somebody answers."""
     with ExitStack() as at_the_end:
 
-        def begin(promised: Sequence[str] = (), **changes: object) -> Postgres:
+        def begin(
+            promised: Sequence[str] = (), timeline: int | None = None, **changes: object
+        ) -> Postgres:
             at_the_end.close()
             services = replace(lab.services, **changes)  # type: ignore[arg-type]
-            server = at_the_end.enter_context(serving(services, place, promised))
+            server = at_the_end.enter_context(serving(services, place, promised, timeline))
             return Postgres(lab, place, server)
 
         yield begin
 
 
 @contextmanager
-def serving(services: Services, place: Path, promised: Sequence[str] = ()) -> Iterator[FetchServer]:
+def serving(
+    services: Services, place: Path, promised: Sequence[str] = (), timeline: int | None = None
+) -> Iterator[FetchServer]:
     with serve_fetches(
         services,
         cluster_name(CLUSTER),
@@ -93,6 +98,7 @@ def serving(services: Services, place: Path, promised: Sequence[str] = ()) -> It
         spool=place / "spool",
         accounts=ACCOUNTS,
         promised=promised,
+        timeline=timeline,
     ) as server:
         yield server
 
@@ -118,6 +124,18 @@ def test_r23_what_is_there_is_found_and_what_lies_behind_the_end_is_absent(
     assert told.hits + told.misses == 5
     assert told.hits >= 3
     assert told.waited_s > 0
+
+
+def test_r21_what_an_agent_of_another_cluster_lacks_is_not_absent(
+    lab: WalLab, serve: Serve
+) -> None:
+    """One agent on a host, and a restored copy of another cluster that starts beside it."""
+    lab.put(*segment(1))
+    postgres = serve()
+    for name in (segment(1)[0], segment(2)[0]):
+        assert postgres.fetch(name, "other") == (ERROR, None)
+    assert postgres.fetch(segment(1)[0], CLUSTER) == (FOUND, segment(1)[1])
+    assert postgres.fetch(segment(2)[0], CLUSTER) == (ABSENT, None)
 
 
 def test_r21_a_hole_is_no_end(lab: WalLab, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +175,19 @@ def test_r21_a_promised_file_is_never_absent(lab: WalLab, serve: Serve) -> None:
     assert postgres.fetch(names[1]) == (ERROR, None)
     assert postgres.fetch(HISTORY) == (ERROR, None)
     assert postgres.fetch("00000003.history") == (ABSENT, None)
+
+
+def test_of_a_timeline_that_the_plan_does_not_lead_to_junk_only_says_that_it_is_there(
+    lab: WalLab, serve: Serve
+) -> None:
+    for item in (HISTORY, LABEL):
+        lab.put(item, b"1\t0/300028\treason\n")
+        lab.replaced(item, lambda raw: corrupt.flip_bit(raw, -1))
+    status, content = serve([], 1).fetch(HISTORY)
+    assert (status, content and TimelineHistory.parse(2, content)) == (FOUND, TimelineHistory(2))
+    assert serve([], 1).fetch(LABEL) == (ERROR, None)
+    for unknown_or_its_own in (None, 2):
+        assert serve([], unknown_or_its_own).fetch(HISTORY) == (ERROR, None)
 
 
 def test_the_tail_is_filled_with_zeros_and_never_kept_unless_wal_follows(

@@ -1,10 +1,11 @@
 """Reading WAL back: whole or from pieces, and what is absent is told from what went wrong."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
+from shared.domain.cluster import cluster_name
 from shared.domain.wal_segment import WalFileName, WalObject, WalPiece
 from shared.errors import (
     Corrupt,
@@ -17,7 +18,7 @@ from shared.repository.blob_store import BlobInfo, BlobName
 from tests.harness.corrupt import flip_bit
 from tests.harness.wal_lab import HISTORY, LABEL, WalLab, put_piece, segment
 from tests.harness.wal_pages import MIB
-from tests.harness.worker_services import WatchedStore
+from tests.harness.worker_services import CLUSTER, WatchedStore
 from worker.commands.wal_reader import (
     ReadSegment,
     WalAbsent,
@@ -178,6 +179,37 @@ def test_r22_changed_moved_or_cut_bytes_do_not_open(wal_lab: WalLab) -> None:
     wal_lab.services.store.create(wal_lab.blob(other), raw, metadata=told)
     with pytest.raises(SegmentCorrupt, match=str(other)):
         wal_lab.reader().read(other)
+
+
+@pytest.mark.parametrize("item", [segment()[0], WalPiece.of(segment()[0], 0, MIB)])
+def test_r02_what_was_hurt_on_the_way_is_read_once_more_and_then_named(
+    local_wal_lab: WalLab, item: WalObject
+) -> None:
+    name, content = segment()
+    if item == name:
+        local_wal_lab.put(name, content)
+    else:
+        put_piece(local_wal_lab, name, content, 0, MIB)
+
+    @dataclass
+    class Turning(WatchedStore):
+        hurt: int = 0
+        reads: int = 0
+
+        def read(self, name: BlobName, *, limit: int) -> bytes:
+            raw = self.store.read(name, limit=limit)
+            if name.container != layout.WAL:
+                return raw
+            self.reads += 1
+            return flip_bit(raw, len(raw) * 4) if self.reads <= self.hurt else raw
+
+    once = Turning(local_wal_lab.services.store, hurt=1)
+    assert local_wal_lab.reader(store=once).read(name) == content
+    always = Turning(local_wal_lab.services.store, hurt=9)
+    with pytest.raises(SegmentCorrupt, match="at offset 40 does not authenticate") as failed:
+        local_wal_lab.reader(store=always).read(name)
+    assert str(layout.wal_blob(cluster_name(CLUSTER), item)) in failed.value.fact
+    assert (once.reads, always.reads) == (2, 2)
 
 
 @pytest.mark.parametrize(

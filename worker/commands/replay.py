@@ -125,6 +125,7 @@ def _serving(
         spool=place.passage / "spool",
         accounts=accounts,
         promised=planned.plan.segments,
+        timeline=planned.plan.timeline,
     ) as server:
         yield server
 

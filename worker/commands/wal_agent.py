@@ -51,7 +51,7 @@ def run_agent(services: Services, cluster: ClusterSettings, *, stop: threading.E
         fetcher = at_the_end.enter_context(closing(LateFetcher(services, cluster)))
         handlers: dict[str, Handler] = {
             "push": pusher.answer,
-            "fetch": fetch_handler(fetcher.fetch),
+            "fetch": fetch_handler(fetcher.fetch, cluster.name),
         }
         accounts = postgres_accounts(services.settings.drill.run_as)
         at_the_end.enter_context(serving(wal.socket, accounts, handlers))
@@ -59,7 +59,7 @@ def run_agent(services: Services, cluster: ClusterSettings, *, stop: threading.E
             "wal-agent-started",
             cluster=cluster.name,
             archive_command=archive_command(wal.socket),
-            restore_command=restore_command(wal.socket),
+            restore_command=restore_command(wal.socket, cluster.name),
         )
         pusher.report()
         services.alive()

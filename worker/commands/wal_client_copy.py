@@ -54,14 +54,15 @@ def publish_client(directory: Path, accounts: Iterable[int]) -> None:
     )
 
 
-def restore_command(socket: Path) -> str:
-    """For PostgreSQL, once a server listens there.
+def restore_command(socket: Path, cluster: str | None = None) -> str:
+    """For PostgreSQL, once a server listens there; with a `cluster` none but that cluster's.
 
     Whatever goes wrong on the way, the shell and the interpreter included, ends with 200:
     PostgreSQL would take their 1 or 2 for the end of the WAL.
     """
     absent = f"{_ABSENT}) s={pgkeep_wal.FETCH_ABSENT} ;;"
-    fetch = _client(socket, "--absent", str(_ABSENT), "fetch")
+    whose = ("--cluster", cluster) if cluster else ()
+    fetch = _client(socket, "--absent", str(_ABSENT), *whose, "fetch")
     return _guarded(f"{fetch} %f %p", failed=pgkeep_wal.FETCH_FAILED, absent=absent)
 
 

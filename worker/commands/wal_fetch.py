@@ -4,6 +4,7 @@
 nobody promised the file, and the archive holds nothing of the timeline behind it (trap 31, R21).
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Final
 from shared.domain.cluster import ClusterName
 from shared.domain.wal_segment import WalFileKind, WalFileName, segment_name, segment_start
 from shared.errors import ClusterUnknown, Corrupt, PgkeepError
+from shared.event_log import log_event
 from shared.repository.backups import read_cluster
 from worker.commands.services import Clocks, Services
 from worker.commands.wal_holes import is_before_more
@@ -28,6 +30,8 @@ from worker.commands.wal_spool import Spool, open_spool
 # Segments may be stored out of order: what is missing now may only be on its way.
 HOLE_PATIENCE_S: Final = 5.0
 _HOLE_LOOK_S: Final = 0.5
+# A history of nothing, as timeline.c reads it: all that is known is that the number is taken.
+_TAKEN: Final = b"# pgkeep: the archive's file of this name cannot be read\n"
 
 
 class WalHole(Corrupt):
@@ -74,14 +78,18 @@ class Fetcher:
         prefetcher: Prefetcher,
         clocks: Clocks,
         promised: Sequence[str] = (),
+        timeline: int | None = None,
     ) -> None:
-        """`promised`: files that exist, says the plan, in the order in which they are needed."""
+        """`promised`: files that exist, says the plan, in the order in which they are needed.
+        `timeline`: where it leads.
+        """
         self._reader = reader
         self._is_before_more = is_before_more
         self._spool = spool
         self._prefetcher = prefetcher
         self._clocks = clocks
         self._promised = tuple(promised)
+        self._timeline = timeline
         self._places = {name: place for place, name in enumerate(promised)}
         self._statistics = FetchStatistics()
         self._ends: dict[WalFileName, datetime] = {}
@@ -124,7 +132,19 @@ class Fetcher:
         except WalAbsent:
             self._require_unpromised(name)
             return None
+        except Corrupt as error:
+            if not self._is_only_counted(name):
+                raise
+            log_event("history-replaced", level=logging.WARNING, name=str(name), code=error.code)
+            content = _TAKEN
         return self._spool.pass_through(str(name), content)
+
+    def _is_only_counted(self, name: WalFileName) -> bool:
+        """Of other timelines than the plan's PostgreSQL asks whether they exist, so as to take a
+        number that is free; junk under such a name shall not end a recovery that it has no part in.
+        """
+        another = self._timeline not in {None, name.timeline}
+        return another and name.kind is WalFileKind.HISTORY
 
     def _read_now(self, name: WalFileName) -> int | None:
         deadline = self._clocks.monotonic() + HOLE_PATIENCE_S
@@ -207,7 +227,11 @@ class Fetcher:
 
 @contextmanager
 def fetching(
-    services: Services, cluster: ClusterName, spool: Path, promised: Sequence[str] = ()
+    services: Services,
+    cluster: ClusterName,
+    spool: Path,
+    promised: Sequence[str] = (),
+    timeline: int | None = None,
 ) -> Iterator[Fetcher]:
     """A fetcher with a spool below the folder `spool`. Raises ClusterUnknown, SpoolRefused."""
     document = read_cluster(services.store, cluster, services.pinned)
@@ -223,4 +247,5 @@ def fetching(
             yield Fetcher(
                 *(reader, look_behind, folder, prefetcher, services.clocks),
                 promised=promised,
+                timeline=timeline,
             )

@@ -27,7 +27,9 @@ class WalRequestInvalid(InvalidInput):
 
 
 class Request(BaseModel):
-    """`path` is where the client's file is, or shall be, on this host."""
+    """`path` is where the client's file is, or shall be, on this host. `cluster` is whose WAL a
+    fetch wants; None takes what there is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,6 +37,7 @@ class Request(BaseModel):
     verb: Literal["push", "fetch"]
     name: str = Field(max_length=_NAME_MAX)
     path: str = Field(max_length=_PATH_MAX)
+    cluster: str | None = Field(default=None, max_length=_NAME_MAX)
 
     @classmethod
     def parse(cls, line: bytes) -> Self:

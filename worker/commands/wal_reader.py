@@ -5,6 +5,7 @@ the WAL and opens the database (trap 31). Everything else is another error.
 """
 
 import hashlib
+import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -142,6 +143,24 @@ class WalReader:
             return _joined(name, list(zip(cover, contents, strict=True)))
 
     def _read(self, item: WalObject, info: BlobInfo) -> bytes:
+        """What does not open is read once more: it may have been hurt on the way (R02)."""
+        try:
+            return self._read_once(item, info)
+        except Corrupt as error:
+            log_event(
+                "wal-read-again",
+                level=logging.WARNING,
+                name=str(info.name),
+                code=error.code,
+                fact=error.fact,
+            )
+        try:
+            return self._read_once(item, info)
+        except Corrupt as error:
+            fact = f"{info.name} was read twice, and both times: {error.fact}"
+            raise type(error)(fact, hint=error.advice) from None
+
+    def _read_once(self, item: WalObject, info: BlobInfo) -> bytes:
         try:
             limit = math.ceil(plain_max(item) * _GROWTH_MAX)
             stored = self._store.read(info.name, limit=limit)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.domain.cluster import ClusterName
-from shared.errors import Denied, PgkeepError
+from shared.errors import Denied, PgkeepError, Refused
 from shared.event_log import log_event
 from worker.commands import wal_protocol as protocol
 from worker.commands.services import Services
@@ -42,6 +42,13 @@ class WalAccountDenied(Denied):
     hint = "Run it as PostgreSQL does; `drill.run_as` names PostgreSQL's account to the agent."
 
 
+class WalClusterDiffers(Refused):
+    """A recovery of one cluster asks the agent of another, which lacks its WAL."""
+
+    code = "wal-cluster-differs"
+    hint = "Run `pgkeep wal agent` for the restored cluster, on a `wal.socket` of its own."
+
+
 class FetchServer:
     """Gives WAL to one recovery, as long as the block of `serve_fetches` lasts."""
 
@@ -65,23 +72,27 @@ def serve_fetches(
     spool: Path,
     accounts: frozenset[int],
     promised: Sequence[str] = (),
+    timeline: int | None = None,
 ) -> Iterator[FetchServer]:
     """Answer `restore_command(socket)` until the block ends.
 
     `accounts` may ask, beside our own and root; they must be able to pass through the directory of
     the socket, which is made if it is missing. `promised` names files that the plan says exist, in
     the order in which they are needed: they are read ahead in that order, and one that is missing
-    is an error, never "absent". Raises ClusterUnknown, SpoolRefused, WalSocketRefused,
-    WalSocketTaken, WalClientOutOfReach.
+    is an error, never "absent"; `timeline` is where the plan leads. Raises ClusterUnknown,
+    SpoolRefused, WalSocketRefused, WalSocketTaken, WalClientOutOfReach.
     """
-    with fetching(services, cluster, spool, promised) as fetcher:
-        handlers = {"fetch": fetch_handler(fetcher.fetch)}
+    with fetching(services, cluster, spool, promised, timeline) as fetcher:
+        handlers = {"fetch": fetch_handler(fetcher.fetch, cluster)}
         with serving(socket, accounts, handlers, last_words_s=_FETCH_LAST_WORDS_S):
             yield FetchServer(fetcher)
 
 
-def fetch_handler(fetch: Callable[[str], int | None]) -> Handler:
+def fetch_handler(fetch: Callable[[str], int | None], cluster: str) -> Handler:
     def answer(request: protocol.Request, _descriptor: int | None) -> protocol.Answer:
+        # All of the other's WAL would be "absent" here, and the database opened without it.
+        if request.cluster not in {None, cluster}:
+            raise WalClusterDiffers(f"this agent serves {cluster}, not {request.cluster}")
         descriptor = fetch(request.name)
         return protocol.ABSENT if descriptor is None else protocol.found(descriptor)
 

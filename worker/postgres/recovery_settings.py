@@ -122,6 +122,8 @@ def recovery_settings(recovery: Recovery) -> list[str]:
         "recovery_target_inclusive": "on" if inclusive else "off",
         "recovery_target_timeline": timeline,
         "recovery_target_action": recovery.action.value,
+        # A standby's that lags on purpose; every archive recovery waits like it (xlogrecovery.c).
+        "recovery_min_apply_delay": "0",
         **_APART,
     }
     return setting_lines(settings)
@@ -135,8 +137,8 @@ def _target_setting(target: RecoveryTarget) -> tuple[str, str, bool]:
             return "recovery_target_time", text.removesuffix(":00"), inclusive
         case ToLsn(lsn, inclusive):
             return "recovery_target_lsn", str(lsn), inclusive
-        case ToXid(xid, inclusive):
-            return "recovery_target_xid", str(xid), inclusive
+        case ToXid(inclusive=inclusive):
+            return "recovery_target_xid", str(target.short), inclusive
         case ToName(name):
             return "recovery_target_name", name, True
         case ToImmediate():

@@ -76,6 +76,7 @@ def names(*segments: tuple[int, int]) -> tuple[str, ...]:
 
 ONE = world(whole(1, 0, 1, 2, 3))  # commits at units 0 to 15
 FAILOVER = world(whole(1, 0, 1) | whole(2, 1, 2), Line(2, 1, 6))
+HISTORY_LOST = replace(FAILOVER, without_history=frozenset({2}))
 
 
 def test_r18_a_time_equal_to_a_commit_is_reached_with_or_without_that_commit() -> None:
@@ -114,7 +115,11 @@ def test_of_backups_that_finished_at_one_time_the_one_further_on_has_less_to_rep
 
 def test_what_is_reached_by_position_needs_log_behind_it() -> None:
     last = lsn(16) - 1
-    assert plan(ONE, ToLsn(Lsn(last))).segments == names((1, 0), (1, 1), (1, 2), (1, 3))
+    found = plan(ONE, ToLsn(Lsn(last)))
+    assert found.segments == names((1, 0), (1, 1), (1, 2), (1, 3))
+    # Behind the last record of a segment that was switched early there is nothing to stop at.
+    assert "the last part may be empty" in found.warnings[0]
+    assert plan(ONE, ToLsn(lsn(11))).warnings == ()
     error = refused(ONE, ToLsn(lsn(16)))
     assert "the log ends before the target: it goes through 0/400000" in error.fact
     assert error.advice == "The latest before it is --to-latest."
@@ -326,6 +331,10 @@ def test_suspect_backups_serve_when_named_or_when_nothing_else_does() -> None:
         ((3 << 32) + 700, 700, True),
         ((1 << 32) - 5, 10, True),  # the circle begins anew between them
         ((1 << 32) + 10, (1 << 32) - 5, False),
+        ((3 << 32) + 700, (3 << 32) + 701, True),
+        ((3 << 32) - 5, (3 << 32) + 10, True),
+        ((3 << 32) + 700, (2 << 32) + 701, False),  # PostgreSQL would stop at the one of epoch 3
+        ((3 << 32) + 700, (4 << 32) + 700, False),
     ],
 )
 def test_r19_a_transaction_must_have_begun_after_the_backup(
@@ -426,12 +435,20 @@ def test_what_was_named_and_does_not_exist_is_said() -> None:
     error = refused(ONE, ToLatest(), timeline=9)
     assert "the archive has no timeline 9" in error.fact
     assert error.advice == "It is reached with --to-latest --timeline 1."
-    lost = replace(FAILOVER, without_history=frozenset({2}))
-    assert "no history of timeline 2" in refused(lost, ToLatest(), timeline=2).fact
+    assert "no history of timeline 2" in refused(HISTORY_LOST, ToLatest(), timeline=2).fact
     other = replace(ONE, backups=[replace(FIRST, segment_size=16 << 20)])
     assert (
         "its segments have 16777216 bytes, the archive's 1048576" in refused(other, ToLatest()).fact
     )
+
+
+def test_a_timeline_whose_history_is_lost_is_not_passed_over_in_silence() -> None:
+    """What was committed behind the promotion is in the archive, and is not recovered."""
+    words = "timeline 2 is newer, and out of reach: the archive has its log, but no history"
+    [warning] = plan(HISTORY_LOST, ToLatest()).warnings
+    assert warning.startswith(words)
+    assert words in refused(HISTORY_LOST, ToTime(at(11))).fact
+    assert not plan(HISTORY_LOST, ToLatest(), timeline=1).warnings
 
 
 def test_many_backups_with_one_reason_are_named_together() -> None:

@@ -1,5 +1,6 @@
 """Targets of a recovery as people write them: times, transactions, names."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -50,7 +51,15 @@ def test_r18_a_time_without_an_offset_is_refused_with_what_to_write(text: str) -
     """The third one happened twice in Europe."""
     with pytest.raises(RecoveryTargetInvalid, match="no offset") as refused:
         parse_time(text)
-    assert f"{text}Z" in refused.value.advice
+    [(in_utc, ahead)] = re.findall(r"^Write (\S+) for UTC, or (\S+) for", refused.value.advice)
+    assert parse_time(in_utc) == datetime.fromisoformat(text).replace(tzinfo=UTC)
+    assert parse_time(ahead) == parse_time(in_utc) - timedelta(hours=1)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+00:01"])
+def test_a_time_that_utc_cannot_say_is_refused(text: str) -> None:
+    with pytest.raises(RecoveryTargetInvalid, match="beyond the years"):
+        parse_time(text)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +77,14 @@ def test_r18_what_is_no_time_is_refused(text: str) -> None:
         ("3", 3),
         ("1234", 1234),
         ("4294967295", 2**32 - 1),
-        ("4294968530", 1234),  # epoch 1
-        (str(7 * 2**32 + 3), 3),
-        ("18446744073709551615", 2**32 - 1),
+        ("4294968530", 2**32 + 1234),  # epoch 1
+        (str(7 * 2**32 + 3), 7 * 2**32 + 3),
+        ("18446744073709551615", 2**64 - 1),
     ],
 )
 def test_r19_a_transaction_may_come_with_its_epoch(text: str, xid: int) -> None:
     assert parse_xid(text) == xid
+    assert ToXid(xid).short == xid & 0xFFFFFFFF
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ELEVEN = datetime(2026, 11, 22, 11, tzinfo=UTC)
         (TargetOptions(to_latest=True), ToLatest()),
         (TargetOptions(to_time=NOON), ToTime(ELEVEN)),
         (TargetOptions(to_lsn="0/3000060"), ToLsn(Lsn.parse("0/3000060"))),
-        (TargetOptions(to_xid="4294967396"), ToXid(100)),
+        (TargetOptions(to_xid="4294967396"), ToXid(2**32 + 100)),
         (TargetOptions(to_name="it's"), ToName("it's")),
     ],
 )

@@ -120,6 +120,7 @@ def test_f6_exactly_one_target_is_set_and_the_others_are_cleared_before(
         ),
         (ToLsn(Lsn.parse("2F/A10000F8")), "recovery_target_lsn = '2F/A10000F8'"),
         (ToXid(81234), "recovery_target_xid = '81234'"),
+        (ToXid((5 << 32) + 81234), "recovery_target_xid = '81234'"),
     ],
 )
 def test_a_target_is_written_as_postgresql_reads_it(target: RecoveryTarget, line: str) -> None:
