@@ -11,9 +11,9 @@ and synchronous_commit = on (or remote_write), a commit returns only when the re
 and all WAL before it are durable in the repository. Several commits share one blob. While
 receiver, repository or the way to them is away, no commit returns. remote_apply is never fulfilled.
 
-Memory: ([wal] parallel + 1) stretches of WAL, each a segment or 64 MiB of a larger one, and what it
-takes to seal them. Measured with parallel = 4, beside the 80 MB of the process: 200 MB with
-segments of 16 MiB, 550 MB with 64 MiB and more.
+Memory: the stretch of WAL that is coming (a segment, or 64 MiB of a larger one), those under way
+([wal] parallel times 16 MiB, but at least one), a tail, and what it takes to seal them. Measured
+with segments of 16 MiB and parallel = 4: 200 MB beside the 80 MB of the process.
 """
 
 import logging
@@ -45,7 +45,7 @@ from worker.commands.wal_progress import HOST_LENGTH, ProgressReports
 from worker.commands.wal_reception import Reception, Session
 from worker.commands.wal_reporter import WalReporter, open_reporter
 from worker.commands.wal_slot import ready_slot, warn_of_unlimited
-from worker.commands.wal_uploads import Uploads
+from worker.commands.wal_uploads import Uploads, puts_at_once
 from worker.postgres.connection import ReplicationConnection, connect
 from worker.postgres.doorbell import Doorbell
 from worker.postgres.replication import identify_system, wal_segment_size
@@ -192,7 +192,7 @@ class _Receiver:
             archive.put(portion.item, portion.content, contents)
             return contents.last_commit
 
-        parallel = self._services.settings.wal.parallel
+        parallel = puts_at_once(self._services.settings.wal.parallel, segment_size)
         return Session(
             settings=self._cluster.wal,
             segment_size=segment_size,

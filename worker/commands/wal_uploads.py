@@ -10,10 +10,13 @@ from datetime import datetime
 from typing import Final
 
 from worker.commands.received_segment import Portion
+from worker.commands.wal_archive import PIECE_MAX
 
 # How long the end of a session waits for what is under way; it is in the archive then, for the
 # next session to find.
 _LAST_PUTS_S: Final = 20.0
+# PostgreSQL's default segment: `[wal] parallel` counts stretches of this size.
+_USUAL_SIZE: Final = 16 << 20
 
 Store = Callable[[Portion], datetime | None]
 """Makes a portion durable; tells the time of the last commit in it."""
@@ -27,8 +30,14 @@ class Durable:
     last_commit: datetime | None
 
 
+def puts_at_once(parallel: int, segment_size: int) -> int:
+    """Stretches that may be under way: of larger segments fewer, so that the bytes are bounded."""
+    stretch = min(segment_size, PIECE_MAX)
+    return max(1, min(parallel, parallel * _USUAL_SIZE // stretch))
+
+
 class Uploads:
-    """`parallel` stretches and one tail may be under way; not thread-safe."""
+    """`parallel` stretches (see `puts_at_once`) and one tail may be under way; not thread-safe."""
 
     def __init__(self, store: Store, parallel: int, ring: Callable[[], None]) -> None:
         self._store = store

@@ -11,6 +11,7 @@ from shared.domain.lsn import Lsn
 from shared.domain.wal_segment import WalFileName, WalPiece
 from worker.commands import received_segment
 from worker.commands.received_segment import DurableEnd, Portion, Stretch, check
+from worker.commands.wal_uploads import puts_at_once
 from worker.postgres.wal_page import WalSegmentInvalid
 
 MIB = 1 << 20
@@ -116,3 +117,21 @@ def test_the_newest_commit_is_of_what_is_durable() -> None:
     assert (durable.lsn, durable.last_commit) == (30, late)
     durable.add(Lsn(0), Lsn(20), early)
     assert (durable.lsn, durable.last_commit) == (30, late)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "segment_size", "at_once"),
+    [
+        (4, MIB, 4),
+        (4, 16 * MIB, 4),
+        (4, 32 * MIB, 2),
+        (4, 64 * MIB, 1),
+        (4, 1024 * MIB, 1),
+        (16, 1024 * MIB, 4),
+        (1, 64 * MIB, 1),
+    ],
+)
+def test_larger_segments_go_out_fewer_at_a_time(
+    parallel: int, segment_size: int, at_once: int
+) -> None:
+    assert puts_at_once(parallel, segment_size) == at_once
