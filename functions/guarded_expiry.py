@@ -1,14 +1,20 @@
-"""Clusters of which nothing expires, because Azure would delete something that they need."""
+"""Clusters of which nothing expires now: Azure would delete something that they need, or somebody
+has asked for a restore that nobody has decided yet. Restores that run are among the active jobs.
+"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 from functions.expiry_intake import refused_before_it_began
 from functions.wiring import Services
 from shared.domain.cluster import ClusterName
 from shared.domain.finding_rules import FindingCode, FindingScope, Severity
 from shared.domain.findings import Finding
+from shared.domain.restore_request import RestoreState
 
 Dangers = Mapping[ClusterName, Finding]
+# Requests lapse by themselves; nobody has so many at once.
+_REQUESTS_AT_MOST: Final = 10_000
 
 
 def dangers(services: Services) -> Dangers:
@@ -19,6 +25,14 @@ def dangers(services: Services) -> Dangers:
         if recorded.finding.scope is FindingScope.GUARD
         and recorded.finding.severity is Severity.CRITICAL
     }
+
+
+def awaited_restores(services: Services) -> Collection[ClusterName]:
+    """Of those the backup that is meant may be any, and must still be there at the approval."""
+    waiting = services.catalogue.restore_requests(
+        state=RestoreState.REQUESTED, now=services.clock(), limit=_REQUESTS_AT_MOST
+    )
+    return {request.cluster for request in waiting}
 
 
 def tell_refused(services: Services, clusters: Iterable[ClusterName], why: Dangers) -> None:

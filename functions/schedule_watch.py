@@ -88,7 +88,8 @@ def _not_taken(job: JobRecord) -> Finding:
 
 def _skipped(entry: AgendaEntry) -> Finding:
     since = entry.served or entry.next_at
-    fact = f"{entry.kind} was passed over {entry.skipped} times in a row: the one before still ran"
+    why = "what it has to wait for still ran"
+    fact = f"{entry.kind} was passed over {entry.skipped} times in a row: {why}"
     evidence = {"kind": entry.kind.value, "times": str(entry.skipped)}
     return Finding(FindingCode.RUN_SKIPPED, entry.kind.value, since, fact, evidence)
 

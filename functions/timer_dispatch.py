@@ -11,7 +11,7 @@ from typing import Final
 
 import azure.functions as func
 
-from functions.guarded_expiry import dangers, tell_refused
+from functions.guarded_expiry import awaited_restores, dangers, tell_refused
 from functions.job_watch import recover_lost
 from functions.looks import look
 from functions.outbox import send_requested
@@ -27,6 +27,8 @@ from shared.settings import Settings
 
 # Of each kind: far more than any account lets run; the rest comes with the next tick.
 _AT_ONCE: Final = 20_000
+# Once is no harm; when it goes on, somebody is told.
+_SKIPPED: Final = frozenset({Passed.STILL_RUNNING, Passed.BEING_READ})
 
 blueprint = func.Blueprint()
 
@@ -88,8 +90,9 @@ def serve_due(services: Services) -> None:
     ticks = [(entry, entry.tick_at(now)) for entry in entries]
     due = [DueTick(entry, tick) for entry, tick in ticks if tick is not None]
     guarded = dangers(services) if _expires(due) else {}
+    awaited = awaited_restores(services) if _expires(due) else ()
     active, limits = services.catalogue.active_jobs(), _limits(services.settings)
-    plan = plan_dispatch(due, active, limits, guarded=guarded)
+    plan = plan_dispatch(due, active, limits, guarded=guarded, awaited=awaited)
     to_be = JobsToBe.of(services, plan.start, now)
     served = [
         *(_moved_on(entry, now) for entry, tick in ticks if tick is None),
@@ -113,7 +116,7 @@ def _moved_on(entry: AgendaEntry, now: datetime) -> ServedTick:
 
 
 def _passed(one: DueTick, reason: Passed) -> ServedTick:
-    after = one.entry.after(one.tick, skipped=reason is Passed.STILL_RUNNING)
+    after = one.entry.after(one.tick, skipped=reason in _SKIPPED)
     return ServedTick(one.entry, after, one.tick, passed=reason.value)
 
 

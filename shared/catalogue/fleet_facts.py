@@ -13,7 +13,7 @@ from shared.catalogue.postgres_session import Session
 from shared.domain.backup_freshness import BackupAges
 from shared.domain.cluster import ClusterName
 from shared.domain.freshness import WalFreshness
-from shared.domain.retention import FUTURE
+from shared.domain.kept_backup import FUTURE
 from shared.domain.rto_prediction import DRILLS_CONSIDERED, DrillTimes
 from shared.domain.storage_use import StorageSample
 

@@ -31,6 +31,8 @@ _BACKUPS: Final = frozenset({ScheduleKind.FULL.value, ScheduleKind.INCREMENTAL.v
 _OF_THE_HOST: Final = frozenset({JobVerb.BACKUP, JobVerb.MAINTENANCE})
 # Neither may see the repository half changed by the other; the worker's lease sees to it, too.
 _APART: Final = {JobVerb.BACKUP: JobVerb.EXPIRE, JobVerb.EXPIRE: JobVerb.BACKUP}
+# They may read any backup, also one that nothing wants any more. A verification reads new ones.
+_READERS: Final = (JobVerb.RESTORE, JobVerb.DRILL)
 
 
 def verb_of(kind: ScheduleKind) -> JobVerb:
@@ -43,6 +45,7 @@ class Passed(StrEnum):
     STILL_RUNNING = "still-running"
     FULL_INSTEAD = "full-instead"
     GUARDED = "guarded"
+    BEING_READ = "being-read"
     WINDOW_OVER = "window-over"
     NOTHING_THERE = "nothing-there"
 
@@ -114,13 +117,15 @@ def plan_dispatch(
     limits: Limits,
     *,
     guarded: Collection[ClusterName] = (),
+    awaited: Collection[ClusterName] = (),
 ) -> DispatchPlan:
     """What proves first, then what protects; of one kind, whoever has waited longest.
 
     Not the oldest tick: whoever waits until the next tick would be behind all the others again.
-    `guarded` are clusters of which nothing may expire now.
+    `guarded` are clusters of which nothing may expire now; `awaited` those of which somebody is
+    about to restore something. Neither loses anything but a day.
     """
-    return _Dispatch(active, limits, guarded, sorted(due, key=_turn)).decide()
+    return _Dispatch(active, limits, guarded, {*awaited}, sorted(due, key=_turn)).decide()
 
 
 def _turn(one: DueTick) -> tuple[int, datetime, ClusterName]:
@@ -135,9 +140,11 @@ class _Dispatch:
         active: Iterable[ActiveJob],
         limits: Limits,
         guarded: Collection[ClusterName],
+        read: set[ClusterName],
         ordered: Sequence[DueTick],
     ) -> None:
-        self._limits, self._guarded, self._ordered = limits, guarded, ordered
+        self._limits, self._ordered = limits, ordered
+        self._guarded, self._read = guarded, read
         self._running: set[tuple[ClusterName, JobVerb]] = set()
         self._kinds: set[tuple[ClusterName, ScheduleKind | None]] = set()
         self._hosts: Counter[str] = Counter()
@@ -169,6 +176,8 @@ class _Dispatch:
             return Passed.STILL_RUNNING
         if tick.kind is ScheduleKind.EXPIRE and tick.cluster in self._guarded:
             return Passed.GUARDED
+        if tick.kind is ScheduleKind.EXPIRE and tick.cluster in self._read:
+            return Passed.BEING_READ
         return None
 
     def _has_room(self, cluster: ClusterName, verb: JobVerb) -> bool:
@@ -183,6 +192,8 @@ class _Dispatch:
 
     def _take(self, cluster: ClusterName, verb: JobVerb, kind: ScheduleKind | None) -> None:
         self._running.add((cluster, verb))
+        if verb in _READERS:
+            self._read.add(cluster)
         self._kinds.add((cluster, kind))
         if verb in _OF_THE_HOST:
             self._hosts[self._limits.place_of(cluster)] += 1

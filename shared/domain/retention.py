@@ -4,7 +4,8 @@ A backup is wanted because it is young, because it is one of the last good ones,
 asks for it, because the promised WAL begins with it, or because a person holds it. Whatever a
 wanted backup needs stays with it: its chain and its WAL. Only good full backups count: verified or
 proven, not suspect, not damaged, not from the future. All others only stay as long as they are
-young, and never make another one go.
+young, and never make another one go. One of which blobs are missing that nobody here deleted does
+not go at all: what it lost may come back, and what is left may be all there is.
 
 Nothing is deleted unless a good full backup stays whose WAL reaches without a gap to the newest
 that is archived: the floor. What is newer than the floor stays as well.
@@ -17,73 +18,18 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from shared.domain.backup import BackupKind
+from shared.domain.kept_backup import KeptBackup, RetentionPolicy
 from shared.domain.lsn import Lsn
-from shared.domain.wal_retention import WalNeeds, WalOrigin, WalStretch
+from shared.domain.retention_anchors import Anchors
+from shared.domain.wal_branches import WalBranch
+from shared.domain.wal_retention import WalNeeds, WalOrigin
 
-# A label's time is the worker's clock; so far ahead of ours it says nothing about age.
-FUTURE: Final = timedelta(hours=1)
 _NO_FLOOR: Final = "no verified full backup has continuous WAL up to the newest that is archived"
 
+# Of labels, so many are told.
+_NAMED: Final = 3
+
 Reasons = dict[str, list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class KeptBackup:
-    """A committed backup. `at` is the time in its label, `finished_at` None is the same.
-
-    `damaged`: the newest verification or drill failed. `continuous`: its WAL is archived from its
-    start to the newest of its timeline. `wal` is what its own recovery reads.
-    """
-
-    label: str
-    kind: BackupKind
-    at: datetime
-    timeline: int
-    start_lsn: Lsn
-    digest: str
-    parent: str | None = None
-    verified: bool = False
-    proven: bool = False
-    suspect: bool = False
-    damaged: bool = False
-    continuous: bool = True
-    stored_bytes: int = 0
-    finished_at: datetime | None = None
-    wal: tuple[WalStretch, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        return (self.verified or self.proven) and not self.suspect and not self.damaged
-
-    @property
-    def state(self) -> str:
-        """One word for people."""
-        if self.damaged or self.suspect:
-            return "damaged" if self.damaged else "suspect"
-        if self.proven or self.verified:
-            return "proven" if self.proven else "verified"
-        return "unverified"
-
-    def is_future(self, now: datetime) -> bool:
-        return self.at > now + FUTURE
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionPolicy:
-    """Ages in days; counts of good full backups. A rhythm keeps the first good full of a period."""
-
-    full_days: float = 28
-    incremental_days: float = 7
-    wal_days: float = 28
-    keep_last: int = 2
-    weekly: int = 0
-    monthly: int = 0
-    yearly: int = 0
-    deletions_per_run: int = 20
-    holds: Collection[str] = ()
-
-    def days_of(self, kind: BackupKind) -> float:
-        return self.full_days if kind is BackupKind.FULL else self.incremental_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +80,25 @@ def plan_retention(
     now: datetime,
     *,
     unreadable: Collection[str] = (),
+    branches: Collection[WalBranch] = (),
 ) -> RetentionPlan:
-    """The same backups, policy and time always give the same plan.
+    """The same backups, policy, archive and time always give the same plan.
 
     `unreadable` are labels of documents that nobody can believe: what they need is unknown, so
-    that nothing may go as long as there is one. More backups that are not good, or from the future,
-    never make more of the others go.
+    that nothing may go as long as there is one; and so it is with a hold on what is not there, for
+    nobody knows what it was meant for. More backups that are not good, or from the future, never
+    make more of the others go, nor do more `branches`: without any, timelines are not told apart.
     """
     known = sorted(backups, key=lambda item: (item.at, item.label))
-    reasons = _reasons(known, policy, now)
+    anchors = Anchors.of(known, policy, now, branches)
+    reasons = _reasons(known, policy, now, anchors)
     unwanted = [item for item in known if item.label not in reasons]
-    floor = _floor(known, now)
+    astray = {*policy.holds} - {item.label for item in known} - {*unreadable}
     if unreadable:
-        names = ", ".join(sorted(unreadable)[:3])
-        return _nothing(known, reasons, f"documents cannot be believed, of {names}")
-    if floor is None:
+        return _nothing(known, reasons, f"documents cannot be believed, of {_some(unreadable)}")
+    if astray:
+        return _nothing(known, reasons, f"the settings hold what is not there: {_some(astray)}")
+    if anchors.floor is None:
         return _nothing(known, reasons, _NO_FLOOR, refused=bool(unwanted))
     ordered = _children_first(unwanted, known)
     delete = tuple(ordered[: policy.deletions_per_run])
@@ -157,25 +107,29 @@ def plan_retention(
         verdicts=tuple(_verdict(item, reasons, policy) for item in known),
         delete=delete,
         postponed=len(ordered) - len(delete),
-        wal=wal_needs([item for item in known if item.label not in gone], policy, now),
-        floor=floor.label,
+        wal=wal_needs([item for item in known if item.label not in gone], policy, now, branches),
+        floor=anchors.floor.label,
     )
 
 
-def wal_needs(backups: Sequence[KeptBackup], policy: RetentionPolicy, now: datetime) -> WalNeeds:
-    """Of backups that stay: those from within the promised time, and the one that it begins with,
+def wal_needs(
+    backups: Sequence[KeptBackup],
+    policy: RetentionPolicy,
+    now: datetime,
+    branches: Collection[WalBranch] = (),
+) -> WalNeeds:
+    """Of backups that stay: those from within the promised time, and those that it begins with,
     need all that follows them; older ones what lies between their own start and end.
     """
-    floor = _floor(backups, now)
-    if floor is None:
+    anchors = Anchors.of(backups, policy, now, branches)
+    if anchors.floor is None:
         return WalNeeds()
     begin = now - timedelta(days=policy.wal_days)
-    first = _first_of_wal(_counted(backups, now), begin)
-    anchors = {item.label for item in backups if item.at >= begin or first is None}
-    anchors |= {floor.label} | ({first.label} if first else set())
+    lasting = {item.label for item in backups if item.at >= begin or not anchors.reach_back}
+    lasting |= {item.label for item in (*anchors.floors, *anchors.firsts, *anchors.bridges)}
     return WalNeeds(
-        frozenset(_origin(item) for item in backups if item.label in anchors),
-        frozenset(one for item in backups if item.label not in anchors for one in item.wal),
+        frozenset(_origin(item) for item in backups if item.label in lasting),
+        frozenset(one for item in backups if item.label not in lasting for one in item.wal),
     )
 
 
@@ -183,58 +137,59 @@ def _origin(item: KeptBackup) -> WalOrigin:
     return WalOrigin(item.timeline, item.start_lsn)
 
 
-def _counted(known: Iterable[KeptBackup], now: datetime) -> list[KeptBackup]:
-    """The good full backups, oldest first."""
-    good = (item for item in known if item.kind is BackupKind.FULL and item.good)
-    return sorted(
-        (item for item in good if not item.is_future(now)), key=lambda item: (item.at, item.label)
-    )
+def _some(labels: Collection[str]) -> str:
+    return ", ".join(sorted(labels)[:_NAMED])
 
 
-def _floor(known: Iterable[KeptBackup], now: datetime) -> KeptBackup | None:
-    continuous = [item for item in _counted(known, now) if item.continuous]
-    return continuous[-1] if continuous else None
-
-
-def _first_of_wal(counted: Sequence[KeptBackup], begin: datetime) -> KeptBackup | None:
-    """The newest that had ended by then: only from there can every later instant be reached."""
-    ended = [item for item in counted if (item.finished_at or item.at) <= begin]
-    return ended[-1] if ended else None
-
-
-def _reasons(known: Sequence[KeptBackup], policy: RetentionPolicy, now: datetime) -> Reasons:
+def _reasons(
+    known: Sequence[KeptBackup], policy: RetentionPolicy, now: datetime, anchors: Anchors
+) -> Reasons:
     """Why they are wanted, by label; what is missing there is not wanted."""
     reasons: Reasons = {}
-    for item, reason in _wanted(known, policy, now):
+    for item in known:
+        for reason in _of_itself(item, policy, now):
+            reasons.setdefault(item.label, []).append(reason)
+    for item, reason in (*_of_anchors(anchors, policy), *_of_doubt(known, policy, anchors)):
         reasons.setdefault(item.label, []).append(reason)
     _keep_parents({item.label: item for item in known}, reasons)
     return reasons
 
 
-def _wanted(
-    known: Sequence[KeptBackup], policy: RetentionPolicy, now: datetime
-) -> Iterator[tuple[KeptBackup, str]]:
-    counted = _counted(known, now)
-    floor = _floor(known, now)
-    first = _first_of_wal(counted, now - timedelta(days=policy.wal_days))
-    for item in known:
-        if item.label in policy.holds:
-            yield item, "held by the settings"
-        if item.is_future(now):
-            yield item, "dated in the future: neither counted nor deleted"
-        elif now - item.at < timedelta(days=policy.days_of(item.kind)):
-            yield item, f"younger than {policy.days_of(item.kind):g} days"
-        if floor and item.at > floor.at and not item.good:
-            yield item, "newer than the newest good full backup with continuous WAL"
-        if floor and first is None and not item.good:
-            yield item, f"no good full backup is {policy.wal_days:g} days old to stand in for it"
-    for item in counted[-policy.keep_last :]:
+def _of_itself(item: KeptBackup, policy: RetentionPolicy, now: datetime) -> Iterator[str]:
+    if item.label in policy.holds:
+        yield "held by the settings"
+    if item.is_future(now):
+        yield "dated in the future: neither counted nor deleted"
+    elif now - item.at < timedelta(days=policy.days_of(item.kind)):
+        yield f"younger than {policy.days_of(item.kind):g} days"
+    if not item.whole:
+        yield "blobs or keys of it are missing: neither counted nor deleted"
+
+
+def _of_anchors(anchors: Anchors, policy: RetentionPolicy) -> Iterator[tuple[KeptBackup, str]]:
+    for item in anchors.counted[-policy.keep_last :]:
         yield item, f"one of the last {policy.keep_last} good full backups"
-    yield from _of_rhythms(counted, policy)
-    if first:
-        yield first, f"the last {policy.wal_days:g} days of WAL begin with it"
-    if floor:
-        yield floor, "the newest good full backup with continuous WAL"
+    yield from _of_rhythms(anchors.counted, policy)
+    for item in anchors.firsts:
+        yield item, f"the last {policy.wal_days:g} days of WAL begin with it"
+    for item in anchors.bridges:
+        yield item, "within the promised time no earlier one reaches it by WAL"
+    for item in anchors.floors:
+        yield item, "the newest good full backup with continuous WAL"
+
+
+def _of_doubt(
+    known: Iterable[KeptBackup], policy: RetentionPolicy, anchors: Anchors
+) -> Iterator[tuple[KeptBackup, str]]:
+    """What is not good may still be the best there is."""
+    sure = min((item.at for item in anchors.floors), default=None)
+    for item in known:
+        if item.good:
+            continue
+        if sure and item.at > sure:
+            yield item, "newer than the newest good full backup with continuous WAL"
+        if sure and not anchors.reach_back:
+            yield item, f"no good full backup is {policy.wal_days:g} days old to stand in for it"
 
 
 def _of_rhythms(

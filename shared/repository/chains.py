@@ -26,6 +26,10 @@ class StoredChain:
         return self.links[-1]
 
     @property
+    def refs(self) -> tuple[BackupRef, ...]:
+        return tuple(link.ref for link in self.links)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return tuple(link.ref.label.text for link in self.links)
 

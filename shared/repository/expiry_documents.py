@@ -103,13 +103,27 @@ class ReportedWindow(Document):
     backups: tuple[Label, ...]
 
 
+class ReportedPolicy(Document):
+    """What the settings promised at a run; the keys are those of `[cluster.retention]`."""
+
+    full_days: float = Field(gt=0)
+    incremental_days: float = Field(gt=0)
+    wal_days: float = Field(gt=0)
+    keep_last: int = Field(ge=1)
+    weekly: int = Field(ge=0)
+    monthly: int = Field(ge=0)
+    yearly: int = Field(ge=0)
+    hold: tuple[Label, ...] = ()
+
+
 class ExpiryReport(Document):
     """`expiries/<id>/report.json`: what a run of `expire` deleted, why, and what can be restored
     from then on.
 
     `refused` says why nothing was deleted although something would have gone. Of very many backups
     that stay only the newest are told; `staying_count` counts them all. A run that died is reported
-    by the next one, which names it in `completed`.
+    by the next one, which names it in `completed`. `policy` is what the settings said; it `settles`
+    while the run went by a longer one of earlier runs.
     """
 
     format: Literal["pgkeep-expiry-1"] = "pgkeep-expiry-1"
@@ -117,6 +131,8 @@ class ExpiryReport(Document):
     cluster: Cluster
     created_at: AwareDatetime
     plan: Sha256
+    policy: ReportedPolicy | None = None
+    settles: bool = False
     refused: str | None = None
     went: tuple[ExpiredBackup, ...] = ()
     staying: tuple[StayingBackup, ...] = ()

@@ -34,7 +34,7 @@ class Schedule(Section):
         "30 3 * * 0", description="restore the newest verified backup and recover to the latest"
     )
     drill_extended: Cron | Literal[False] = Field(
-        "0 2 * * 0L", description="recover to a random instant"
+        "0 2 * * 0L", description="restore an older backup, recover to a random instant"
     )
     drill_simulation: Cron | Literal[False] = Field(
         "0 2 * 1,4,7,10 6#1", description="the loss of the server: everything to the latest"
@@ -130,6 +130,9 @@ class Retention(Section):
     deletions_per_run: int = Field(20, ge=1, description="backups that one run may delete at most")
     litter_days: float = Field(
         8, ge=1, description="age at which what no document names is called litter"
+    )
+    settle_days: float = Field(
+        3, ge=0, description="a policy that keeps less counts after so many days; 0: at once"
     )
     hold: tuple[Label, ...] = Field((), description="backups that are never deleted")
 

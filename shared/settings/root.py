@@ -9,6 +9,7 @@ from shared.errors import SettingsInvalid
 from shared.settings.access import Access, LocalTokens
 from shared.settings.account import Account
 from shared.settings.cluster import ClusterSettings, RestoreTarget
+from shared.settings.http import Http
 from shared.settings.inheritance import with_identity, with_policies
 from shared.settings.policy import Policy
 from shared.settings.sections import (
@@ -39,6 +40,7 @@ class Settings(Section):
     queues: Queues | None = None
     catalogue: Catalogue | None = None
     access: Access | None = None
+    http: Http = Field(default_factory=Http)
     account: Account | None = None
     keys: Keys = Field(default_factory=Keys)
     worker: Worker = Field(default_factory=Worker)
@@ -66,6 +68,13 @@ class Settings(Section):
             names = [one.name for one in named]
             if len(names) != len(set(names)):
                 raise ValueError(f"two {what} have one name")
+        return self
+
+    @model_validator(mode="after")
+    def _holds_are_of_one_cluster(self) -> Self:
+        """A hold on what is not there refuses the expiry of each cluster that inherits it."""
+        if any(policy.retention.hold for policy in (self.policy, *self.policies.values())):
+            raise ValueError("`hold` is about one cluster: it belongs to [cluster.retention]")
         return self
 
     @model_validator(mode="after")

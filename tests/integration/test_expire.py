@@ -18,6 +18,7 @@ from local.azurite import EmulatedAccount
 from shared.domain.drill import DrillVerdict
 from shared.domain.lsn import Lsn
 from shared.errors import LeaseHeld
+from shared.jobs.file_lease import FileLeases
 from shared.jobs.lease import hold
 from shared.jobs.messages import ExpireJob
 from shared.repository import layout
@@ -43,7 +44,7 @@ from tests.harness.signed_repository import KID, Committed, Ed25519Signer
 from tests.harness.worker_services import WatchedStore
 from worker.cli_upkeep import expire_command
 from worker.commands.cluster_identity import SignerMissing
-from worker.commands.expire import PlanChanged
+from worker.commands.expire import ClockDiffers, PlanChanged
 from worker.commands.perform import perform
 from worker.commands.printed import OUT
 from worker.commands.printed_expiry import expiry
@@ -168,6 +169,27 @@ def test_bytes_freed_are_those_that_the_storage_has_no_more(story: Story) -> Non
     assert report.freed_bytes == before - stored() > 0
     backups = sum(one.bytes for one in report.went)
     assert backups + report.wal.bytes == report.freed_bytes
+
+
+def test_a_policy_that_keeps_less_counts_when_it_has_stood_for_days(story: Story) -> None:
+    site, kept = story.site, names(story.stays)
+    site.expire()
+    assert site.labels() == sorted(kept)
+    short = Retention(full_days=1, incremental_days=1, wal_days=0.5, keep_last=1)
+
+    site.retention = short
+    assert site.expire(dry_run=True).report.settles
+    first = site.expire().report
+    assert (first.went, first.wal.files, first.settles) == ((), 0, True)
+
+    site.retention = short.model_copy(update={"settle_days": 0})
+    went = {*kept} - {kept[4]}
+    assert {one.label for one in site.expire(dry_run=True).report.went} == went
+    site.retention = short
+    site.now += 4 * DAY
+    later = site.expire().report
+    assert not later.settles
+    assert {one.label for one in later.went} == went
 
 
 def test_a_cap_leaves_the_rest_for_later_runs(tmp_path: Path) -> None:
@@ -384,6 +406,67 @@ class TestWorm:
 
         assert [one.verdict for one in site.expire().report.remains] == ["expired"]
         assert site.infos(old.ref) == []
+
+
+@pytest.mark.parametrize("lost", ["volume", "key record", "short volume"])
+def test_i4_a_backup_that_was_robbed_since_its_verification_is_no_floor(
+    tmp_path: Path, lost: str
+) -> None:
+    site = aged_directory(tmp_path, DAYS, retention=Retention(keep_last=1, wal_days=1))
+    site.store.create(layout.key_record(NAME, "k" + "b" * 26), b"{}")
+    sound, robbed = site.full(0), site.full(43, kid="k" + "b" * 26)
+    site.archive(range(DAYS))
+    volume = robbed.ref.blob("base.pgdata.0000")
+    site.store.delete(layout.key_record(NAME, "k" + "b" * 26) if lost == "key record" else volume)
+    if lost == "short volume":
+        site.store.create(volume, b"short")
+
+    report = site.expire().report
+
+    assert report.went == ()
+    assert {one.label: one.state for one in report.staying} == {
+        sound.ref.label.text: "verified",
+        robbed.ref.label.text: "incomplete",
+    }
+    assert report.windows_after[0].backups == (sound.ref.label.text,)
+
+
+def test_s05_a_clock_that_differs_from_the_storages_deletes_nothing(story: Story) -> None:
+    site = story.site
+    leases = FileLeases(site.folder / "leases", lambda: site.now - 30 * DAY)
+
+    with pytest.raises(ClockDiffers, match="in the storage"):
+        site.expire(leases=leases)
+    assert len(site.labels()) == 10
+    slightly = FileLeases(site.folder / "leases", lambda: site.now - timedelta(minutes=2))
+    assert site.expire(leases=slightly).report.went
+
+
+def test_a_hold_with_a_typing_error_lets_nothing_go(tmp_path: Path) -> None:
+    site = told(aged_directory(tmp_path, DAYS)).site
+    before = site.labels()
+    site.retention = Retention(hold=(before[0][:-4] + "zzzz",))
+
+    report = site.expire().report
+
+    assert report.refused == f"the settings hold what is not there: {before[0][:-4]}zzzz"
+    assert site.labels() == before
+
+
+def test_w08_the_backup_before_a_fork_stays_while_the_living_branch_needs_it(
+    tmp_path: Path,
+) -> None:
+    site = aged_directory(tmp_path, DAYS, retention=Retention(wal_days=3, full_days=3))
+    old, before, left = site.full(0), site.full(30), site.full(36)
+    site.archive(range(38))
+    site.archive(range(34, DAYS), timeline=2)
+    promoted = [site.full(day, timeline=2) for day in (43, 44)]
+
+    went = [one.label for one in site.expire().report.went]
+
+    assert went == names([old])
+    assert set(site.labels()) == set(names([before, left, *promoted]))
+    assert site.segment(34, 2) in site.blobs("wal")
 
 
 def test_a_running_backup_excludes_expiry(story: Story) -> None:

@@ -1,20 +1,25 @@
 """Real backups, real WAL: after `pgkeep expire` everything that it promises is restored."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from subprocess import CompletedProcess
+from threading import Lock
 
 import pytest
 
 from shared.domain.backup import BackupKind
 from shared.domain.lsn import Lsn
 from shared.domain.recovery_target import ToLatest
-from shared.repository.blob_store import BlobInfo
+from shared.repository.blob_store import BlobInfo, BlobName
 from tests.harness.archived_history import archive_wal
 from tests.harness.chain_lab import ChainLab, Link, chain_lab, check_with_amcheck, dump_all
-from tests.harness.worker_services import CLUSTER, Site
+from tests.harness.worker_services import CLUSTER, Site, WatchedStore
+from worker.commands.expired_meanwhile import BackupExpired
 from worker.commands.recover import recover
 from worker.commands.recovery import RecoveryRequest
+from worker.commands.restore import restore
 from worker.commands.verify import verify
 from worker.keys.generate import KeySet
 
@@ -35,7 +40,7 @@ def test_what_expire_promises_is_restored(key_set: KeySet, roomy_place: Path) ->
         archive_wal(lab.site, lab.source)
         before = wal(lab.site)
 
-        said = reaper(lab.site, link).pgkeep("expire", CLUSTER, "--json")
+        said = expired_while_it_is_restored(lab, old[0], link)
 
         assert said.returncode == 0, said.stderr
         report = json.loads(said.stdout)
@@ -51,6 +56,35 @@ def test_what_expire_promises_is_restored(key_set: KeySet, roomy_place: Path) ->
             lab.judge(link, data)
         for backup in (full, link):
             latest(lab, backup, expected, window["end"])
+
+
+@dataclass
+class ReapedStore(WatchedStore):
+    """Before the first volume is read, somebody else's `expire` comes and goes."""
+
+    reap: Callable[[], object] = lambda: None
+    _reaped: bool = False
+    _turn: Lock = field(default_factory=Lock)
+
+    def read_range(self, name: BlobName, offset: int, length: int) -> bytes:
+        with self._turn:
+            if "pgdata" in name.path and not self._reaped:
+                self._reaped = True
+                self.reap()
+        return super().read_range(name, offset, length)
+
+
+def expired_while_it_is_restored(lab: ChainLab, backup: Link, held: Link) -> CompletedProcess[str]:
+    said: list[CompletedProcess[str]] = []
+    services = lab.site.services()
+    request = lab.site.request(lab.new("too-late") / "data", sync=False)
+    other = reaper(lab.site, held)
+    store = ReapedStore(
+        services.store, reap=lambda: said.append(other.pgkeep("expire", CLUSTER, "--json"))
+    )
+    with pytest.raises(BackupExpired, match=f"deleted backup {backup.label}: "):
+        restore(replace(services, store=store), replace(request, label=backup.label))
+    return said[0]
 
 
 def grown(lab: ChainLab) -> Link:

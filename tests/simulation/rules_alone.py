@@ -22,8 +22,9 @@ from shared.domain.backup_freshness import BackupAges, backup_findings
 from shared.domain.cluster import ClusterName
 from shared.domain.dispatch_plan import ActiveJob, DueTick, Limits, plan_dispatch, verb_of
 from shared.domain.job import JobEventKind, JobReport, JobState, fold_all
+from shared.domain.kept_backup import KeptBackup, RetentionPolicy
 from shared.domain.lsn import Lsn
-from shared.domain.retention import KeptBackup, RetentionPolicy, plan_retention
+from shared.domain.retention import plan_retention
 from shared.domain.schedule import ScheduleKind, Tick
 from shared.settings import ClusterSettings, DirectoryRepository, Settings
 from shared.settings.sections import Fleet

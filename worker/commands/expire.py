@@ -7,13 +7,14 @@ private key for data is needed. Backup and expiry exclude one another by the clu
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from shared.domain.cluster import ClusterName, cluster_name
-from shared.errors import Conflict
+from shared.errors import Conflict, Refused
 from shared.event_log import log_event
-from shared.jobs.lease import hold
+from shared.jobs.lease import Lease, hold
 from shared.repository import layout
 from shared.repository.expiry_documents import ExpiryReport
 from shared.settings import ClusterSettings
@@ -26,6 +27,18 @@ from worker.commands.services import Services
 from worker.commands.signed_reports import known_report, store_report
 
 _NO_RUN: Final = UUID(int=0)
+
+
+# Ages are told by our clock, and a wrong one makes everything old at once. Requests to the storage
+# may be repeated for about a minute before they succeed.
+_SKEW: Final = timedelta(minutes=5)
+
+
+class ClockDiffers(Refused):
+    """This host's clock and the storage's are far apart: nobody knows how old backups are."""
+
+    code = "clock-differs"
+    hint = "Nothing was deleted: set the clock of this host by NTP, then run it again."
 
 
 class PlanChanged(Conflict):
@@ -59,8 +72,8 @@ def expire(services: Services, cluster: ClusterSettings, request: ExpireRequest)
     """Plan, and unless it is a dry run, delete and store a signed report.
 
     A run that is refused is a run: its report says why nothing was deleted. Raises LeaseHeld while
-    a backup is taken, PlanChanged, SignerMissing, and what the store raises. After any of them the
-    next run completes what this one has begun.
+    a backup is taken, ClockDiffers, PlanChanged, SignerMissing, and what the store raises. After
+    any of them the next run completes what this one has begun.
     """
     name = cluster_name(cluster.name)
     if request.dry_run:
@@ -70,6 +83,7 @@ def expire(services: Services, cluster: ClusterSettings, request: ExpireRequest)
     lock = layout.lock(name, "backup").path
     ttl = services.settings.worker.lease_seconds
     with hold(services.leases, lock, holder(services, request.run_id), ttl_s=ttl) as lease:
+        _require_clock(lease.lease, services.clocks.now())
         known = known_report(services, layout.expiry_report(name, str(run)), ExpiryReport)
         if known is None:
             found = _settled(services, name, cluster, request.plan)
@@ -80,6 +94,14 @@ def expire(services: Services, cluster: ClusterSettings, request: ExpireRequest)
             done = carry_out(services, found, remover)
             known = _store(services, compose_report(found, done, run, dead))
     return ExpireOutcome(str(run), known, dry_run=False)
+
+
+def _require_clock(lease: Lease, now: datetime) -> None:
+    """The lease was granted just now, by the storage's clock where the storage has one."""
+    if abs(now - lease.acquired_at) > _SKEW:
+        raise ClockDiffers(
+            f"it is {now:%F %TZ} here, and {lease.acquired_at:%F %TZ} in the storage"
+        )
 
 
 def _rehearse(services: Services, name: ClusterName, cluster: ClusterSettings) -> ExpiryReport:
@@ -112,6 +134,7 @@ def _settled(
         delete=[item.label for item in plan.delete],
         postponed=plan.postponed,
         refused=plan.refused,
+        settles=second.policy != second.asked,
     )
     return second
 

@@ -13,6 +13,7 @@ from shared.domain.cluster import ClusterName
 from shared.domain.lsn import Lsn
 from shared.domain.recovery_path import BackupCandidate, Reach, Ways
 from shared.domain.timeline import TimelineHistory
+from shared.domain.wal_branches import WalBranch
 from shared.domain.wal_findings import GAP_SETTLES
 from shared.domain.wal_inventory import ArchivedWal, ListedArchive
 from shared.domain.wal_retention import WalNeeds
@@ -47,6 +48,14 @@ class WalFile:
 
 
 @dataclass(frozen=True, slots=True)
+class WalReach:
+    """How far a backup's own timeline goes on; `end` None and not continuous: not at all."""
+
+    continuous: bool
+    end: Lsn | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SurveyedArchive:
     segment_size: int
     files: tuple[WalFile, ...]
@@ -60,26 +69,43 @@ class SurveyedArchive:
         logs = tuple(file.log for file in kept if file.log is not None)
         return ListedArchive(self.segment_size, logs, self.histories)
 
+    @property
+    def branches(self) -> tuple[WalBranch, ...]:
+        """Each timeline with any log that recovery reads."""
+        logs: dict[int, list[WalFile]] = {}
+        for file in self.files:
+            if file.log is not None:
+                logs.setdefault(file.timeline, []).append(file)
+        return tuple(
+            WalBranch(
+                timeline,
+                min(file.start for file in files),
+                max(file.info.modified for file in files),
+            )
+            for timeline, files in logs.items()
+        )
+
     def unneeded(self, needs: WalNeeds) -> Sequence[WalFile]:
         """By timeline and position, the oldest first."""
         return [file for file in self.files if not file.is_needed(needs)]
 
-    def continuous(self, ways: Ways, backup: BackupCandidate) -> bool:
-        """Whether the backup's WAL reaches without a gap to the newest of its timeline.
+    def reach(self, ways: Ways, backup: BackupCandidate) -> WalReach:
+        """Whether the backup's WAL reaches without a gap to the newest of its timeline, or how far.
 
         Segments in flight become durable in any order: a hole before what was stored just now is
         none yet.
         """
         reach = ways.reach(backup, backup.timeline)
         if not isinstance(reach, Reach):
-            return False
-        return reach.gap is None or not any(
+            return WalReach(continuous=False)
+        ends = reach.gap is not None and any(
             file.timeline == backup.timeline
             and file.log is not None
             and file.log.end > reach.end
             and self.at - file.info.modified > GAP_SETTLES
             for file in self.files
         )
+        return WalReach(continuous=not ends, end=reach.end if ends else None)
 
 
 def survey_archive(

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from shared.domain.backup import BackupLabel
-from shared.domain.retention import KeptBackup, wal_needs
+from shared.domain.kept_backup import KeptBackup
+from shared.domain.retention import wal_needs
 from shared.domain.wal_retention import WalNeeds
 from shared.errors import BlobAlreadyExists, BlobImmutable, BlobNotFound
 from shared.event_log import log_event
@@ -152,7 +153,7 @@ def carry_out(services: Services, survey: Survey, remover: Remover) -> Deletion:
         _delete_backups(work)
         _delete_remains(work)
         stay = [item for item in survey.backups if item.label not in done.labels]
-        done.needs = wal_needs(stay, survey.policy, survey.at)
+        done.needs = wal_needs(stay, survey.policy, survey.at, survey.archive.branches)
         _delete_wal(work)
     return done
 

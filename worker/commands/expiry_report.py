@@ -22,6 +22,8 @@ from shared.repository.expiry_documents import (
 from shared.repository.tombstones import believed_tombstones, named_tombstones
 from shared.version import VERSION
 from worker.commands.expiry_deletion import Deletion
+from worker.commands.expiry_policy import reported
+from worker.commands.expiry_remains import BackupRemains
 from worker.commands.expiry_survey import Survey
 from worker.commands.services import Services
 
@@ -51,6 +53,8 @@ def compose_report(
         cluster=survey.cluster,
         created_at=survey.at,
         plan=survey.plan.digest,
+        policy=reported(survey.asked),
+        settles=survey.policy != survey.asked,
         refused=survey.plan.refused,
         went=(*_buried(earlier, there), *_went(done)),
         staying=tuple(
@@ -70,16 +74,7 @@ def compose_report(
             bytes=done.wal_bytes,
             before=tuple(_starts(survey, done.needs)),
         ),
-        remains=tuple(
-            Remains(
-                object=f"{one.ref.kind.value}/{one.ref.cluster}/{one.ref.label}",
-                verdict=one.verdict,
-                blobs=len(one.blobs),
-                bytes=one.bytes,
-                newest=one.newest,
-            )
-            for one in survey.remains
-        ),
+        remains=tuple(map(_remains, survey.remains)),
         completed=tuple(one.run for one in dead if one.run != run),
         foreign=tuple(map(str, survey.foreign[:_FOREIGN_TOLD])),
         foreign_count=len(survey.foreign),
@@ -140,6 +135,16 @@ def _starts(survey: Survey, needs: WalNeeds) -> Iterator[WalStart]:
     for timeline, end in sorted(ends.items()):
         if needs.origins:
             yield WalStart(timeline=timeline, lsn=needs.before(timeline) or end)
+
+
+def _remains(one: BackupRemains) -> Remains:
+    return Remains(
+        object=f"{one.ref.kind.value}/{one.ref.cluster}/{one.ref.label}",
+        verdict=one.verdict,
+        blobs=len(one.blobs),
+        bytes=one.bytes,
+        newest=one.newest,
+    )
 
 
 def _went(done: Deletion) -> Iterator[ExpiredBackup]:

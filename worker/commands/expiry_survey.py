@@ -4,16 +4,19 @@ Each container is listed once below the cluster's prefix. Documents, reports and
 authenticated; what cannot be believed neither counts nor goes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain as joined
 from typing import Final
 
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
+from shared.domain.kept_backup import KeptBackup, RetentionPolicy
 from shared.domain.recovery_path import BackupCandidate, Ways
-from shared.domain.retention import KeptBackup, RetentionPlan, RetentionPolicy, plan_retention
+from shared.domain.retention import RetentionPlan, plan_retention
+from shared.domain.retention_settling import in_force
 from shared.domain.wal_retention import WalStretch
 from shared.errors import InvalidInput, PgkeepError
 from shared.event_log import log_event
@@ -25,8 +28,10 @@ from shared.repository.chains import follow_chain
 from shared.repository.known_backups import candidate
 from shared.repository.layout import BackupRef
 from shared.settings.policy import Retention
-from worker.commands.expiry_archive import SurveyedArchive, survey_archive
+from worker.commands.expiry_archive import SurveyedArchive, WalReach, survey_archive
+from worker.commands.expiry_policy import earlier_policies, policy_of
 from worker.commands.expiry_remains import BackupRemains, judge_remains
+from worker.commands.expiry_wholeness import whole_backups
 from worker.commands.proof_state import ProofStates
 from worker.commands.services import Services
 from worker.pipeline.in_order import map_in_order
@@ -37,12 +42,14 @@ _READ_AHEAD: Final = 16
 @dataclass(frozen=True, slots=True)
 class Survey:
     """`blobs` holds every blob of every backup that has a document; `foreign` whatever is none of
-    ours, which nobody touches. `candidates` are what a recovery could begin with.
+    ours, which nobody touches. `candidates` are what a recovery could begin with. The plan goes by
+    `policy`; `asked` is what the settings say.
     """
 
     cluster: ClusterName
     at: datetime
     plan: RetentionPlan
+    asked: RetentionPolicy
     policy: RetentionPolicy
     backups: tuple[KeptBackup, ...]
     candidates: tuple[BackupCandidate, ...]
@@ -60,15 +67,21 @@ def survey(services: Services, cluster: ClusterName, retention: Retention, at: d
         stored, unreadable = _read(services, sorted(documents), executor)
         archive = survey_archive(services, cluster, list(stored.values()), at)
         states = ProofStates.read(services, cluster, list(stored.values()), executor)
-    candidates = tuple(_candidates(stored))
-    continuous = _continuous(archive, candidates)
-    backups = tuple(_kept(item, states, continuous) for item in stored.values())
-    policy = policy_of(retention)
+    whole = whole_backups(services, cluster, stored, joined.from_iterable(blobs.values()))
+    candidates = tuple(_candidates(stored, whole))
+    reaches = _reaches(archive, candidates)
+    backups = tuple(
+        _kept(item, states, reaches(item), whole=ref in whole) for ref, item in stored.items()
+    )
+    asked = policy_of(retention)
+    earlier = earlier_policies(services, cluster, at, retention.settle_days)
+    policy = in_force(asked, earlier, {item.label for item in backups})
     parts = {ref: infos for ref, infos in blobs.items() if ref not in documents}
     return Survey(
         cluster=cluster,
         at=at,
-        plan=plan_retention(backups, policy, at, unreadable=unreadable),
+        plan=plan_retention(backups, policy, at, unreadable=unreadable, branches=archive.branches),
+        asked=asked,
         policy=policy,
         backups=backups,
         candidates=candidates,
@@ -76,20 +89,6 @@ def survey(services: Services, cluster: ClusterName, retention: Retention, at: d
         archive=archive,
         remains=judge_remains(services, cluster, parts, retention.litter_days, at),
         foreign=(*foreign, *archive.foreign),
-    )
-
-
-def policy_of(retention: Retention) -> RetentionPolicy:
-    return RetentionPolicy(
-        full_days=retention.full_days,
-        incremental_days=retention.incremental_days,
-        wal_days=retention.wal_days,
-        keep_last=retention.keep_last,
-        weekly=retention.weekly,
-        monthly=retention.monthly,
-        yearly=retention.yearly,
-        deletions_per_run=retention.deletions_per_run,
-        holds=frozenset(retention.hold),
     )
 
 
@@ -133,28 +132,31 @@ def _read(
     return stored, [item for item in found if isinstance(item, str)]
 
 
-def _candidates(stored: dict[BackupRef, StoredBackup]) -> list[BackupCandidate]:
-    """Those whose chain is whole."""
+def _candidates(
+    stored: dict[BackupRef, StoredBackup], whole: Collection[BackupRef]
+) -> list[BackupCandidate]:
+    """Those of which every link is there, and all that it names."""
     found = []
     for backup in stored.values():
         try:
             chain = follow_chain(backup, lambda ref: _named(stored, ref))
         except PgkeepError as error:
             log_event("backup-chain-broken", label=backup.ref.label, object=error.fact)
-        else:
+            continue
+        if all(link.ref in whole for link in chain.links):
             found.append(candidate(chain))
     return found
 
 
-def _continuous(
+def _reaches(
     archive: SurveyedArchive, candidates: Sequence[BackupCandidate]
-) -> Callable[[StoredBackup], bool]:
+) -> Callable[[StoredBackup], WalReach]:
     by_label = {item.label: item for item in candidates}
     ways = Ways.of(archive.listed(), candidates)
 
-    def ask(backup: StoredBackup) -> bool:
+    def ask(backup: StoredBackup) -> WalReach:
         found = by_label.get(backup.ref.label.text)
-        return found is not None and archive.continuous(ways, found)
+        return WalReach(continuous=False) if found is None else archive.reach(ways, found)
 
     return ask
 
@@ -165,9 +167,7 @@ def _named(stored: dict[BackupRef, StoredBackup], ref: BackupRef) -> StoredBacku
     return stored[ref]
 
 
-def _kept(
-    backup: StoredBackup, states: ProofStates, continuous: Callable[[StoredBackup], bool]
-) -> KeptBackup:
+def _kept(backup: StoredBackup, states: ProofStates, reach: WalReach, *, whole: bool) -> KeptBackup:
     document, digest = backup.document, backup.digest
     return KeptBackup(
         label=document.label,
@@ -181,7 +181,9 @@ def _kept(
         proven=states.proven(digest),
         suspect=document.suspect,
         damaged=states.damaged(digest),
-        continuous=continuous(backup),
+        whole=whole,
+        continuous=reach.continuous,
+        reaches=reach.end,
         stored_bytes=document.stored_size,
         finished_at=document.finished_at,
         wal=tuple(WalStretch(one.timeline, one.start, one.end) for one in document.wal),

@@ -69,6 +69,8 @@ def _summary(report: ExpiryReport, outcome: ExpireOutcome) -> Iterator[str]:
         f"{len(report.went)} of {len(report.went) + report.staying_count} backups and "
         f"{report.wal.files} files of WAL {tense} deleted: {megabytes(report.freed_bytes)} freed"
     )
+    if report.settles:
+        yield "the policy keeps less than before: until it has settled, the longer one counts"
     if report.postponed:
         yield f"{report.postponed} more go in later runs: one run deletes only so many"
     for start in report.wal.before:

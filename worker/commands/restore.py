@@ -26,6 +26,7 @@ from worker.commands.chain_manifest import (
     draft_manifest,
     manifest_text,
 )
+from worker.commands.expired_meanwhile import told_if_expired
 from worker.commands.fetched_files import VolumeOpener, volume_opener, write_files
 from worker.commands.file_owner import find_owner
 from worker.commands.opened_backup import OpenedBackup
@@ -140,7 +141,7 @@ def restore(services: Services, request: RestoreRequest) -> RestoreOutcome:
     """
     watch = Stopwatch(services.clocks.monotonic)
     prepared = prepare_restore(services, request, watch)
-    command = restore_command(services.settings.wal.socket)
+    command = restore_command(services.settings.wal.socket, request.cluster)
     fetched = apply_restore(services, prepared, command)
     watch.lap("fetch_apply")
     return outcome_of(prepared, fetched, watch)
@@ -180,9 +181,13 @@ def prepare_restore(
     tree.check_empty()
     watch.lap("plan")
     services.progress.phase("keys")
-    chain = open_chain(services, stored)
+    with told_if_expired(services, stored.refs):
+        chain = open_chain(services, stored)
     watch.lap("keys")
-    with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
+    with (
+        told_if_expired(services, stored.refs),
+        ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor,
+    ):
         indexes, volumes = chain.indexes(executor), volume_opener(chain)
         label = checked_label(chain, indexes, volumes, executor)
         plan = plan_restore(
@@ -209,7 +214,10 @@ def apply_restore(services: Services, prepared: PreparedRestore, command: str | 
     services.progress.phase("fetch+apply")
     try:
         tree.prepare(plan.directories, f"restoring backup {plan.label}")
-        with ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor:
+        with (
+            told_if_expired(services, [link.stored.ref for link in prepared.chain.links]),
+            ThreadPoolExecutor(services.settings.worker.transfer_threads) as executor,
+        ):
             made = MadeEntries(prepared.manifest, tree, executor)
             fetched = write_files(services, executor, prepared.volumes, plan, tree, made.add)
             own = _own_files(prepared, made)

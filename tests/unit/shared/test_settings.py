@@ -156,6 +156,12 @@ def test_i7_secrets_do_not_show_when_settings_are_printed(file: Path) -> None:
         assert "canary" not in shown
 
 
+@pytest.mark.parametrize("table", ["policy", "policies.short"])
+def test_a_hold_is_refused_where_several_clusters_would_inherit_it(file: Path, table: str) -> None:
+    held = f'[{table}.retention]\nhold = ["20261122T030000Z-F-k3x7"]\n'
+    assert "belongs to [cluster.retention]" in refusal(file, REPOSITORY + held + CLUSTER)
+
+
 def test_a_schedule_can_be_switched_off(file: Path) -> None:
     file.write_text(REPOSITORY + CLUSTER + "[cluster.schedule]\nfull = false\n", "utf-8")
     assert load(file, {}).cluster[0].schedule.full is False
@@ -170,7 +176,6 @@ full = "0 1 * * *"
 full_days = 90
 [policies.gold.retention]
 full_days = 365
-hold = ["20261122T030000Z-F-k3x7"]
 [policies.gold.objectives]
 rpo_seconds = 30
 [[cluster]]
@@ -182,6 +187,7 @@ dsn = "host=a user=b"
 policy = "gold"
 [cluster.retention]
 keep_last = 5
+hold = ["20261122T030000Z-F-k3x7"]
 [cluster.schedule]
 incremental = false
 """

@@ -122,6 +122,20 @@ def test_nothing_expires_where_azure_would_delete_a_parent() -> None:
     assert [why for _, why in plan.passed] == [Passed.GUARDED]
 
 
+def test_nothing_expires_while_somebody_reads_or_is_about_to() -> None:
+    kinds = [due(cluster, ScheduleKind.EXPIRE) for cluster in (A, B, C)]
+    active = [
+        ActiveJob(A, JobVerb.RESTORE),
+        ActiveJob(B, JobVerb.VERIFY),  # of a new backup
+    ]
+    plan = plan_dispatch(kinds, active, limits(), awaited={C})
+    assert started(plan) == [("b", "expire")]
+    assert [(one.tick.cluster, why) for one, why in plan.passed] == [
+        (A, Passed.BEING_READ),
+        (C, Passed.BEING_READ),
+    ]
+
+
 def test_a_host_and_an_account_have_room_for_so_many() -> None:
     wanted = [due(cluster, ScheduleKind.FULL) for cluster in (A, B, C)]
     crowded = plan_dispatch(wanted, [], limits(per_host=2, one_host=True))

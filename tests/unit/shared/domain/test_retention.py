@@ -11,13 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.backup import BackupKind
+from shared.domain.kept_backup import KeptBackup, RetentionPolicy
 from shared.domain.lsn import Lsn
-from shared.domain.retention import (
-    KeptBackup,
-    RetentionPlan,
-    RetentionPolicy,
-    plan_retention,
-)
+from shared.domain.retention import RetentionPlan, plan_retention
+from shared.domain.wal_branches import WalBranch
 from shared.domain.wal_retention import WalNeeds, WalOrigin, WalStretch
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -201,6 +198,62 @@ class TestRules:
 
         assert found.refused == "documents cannot be believed, of 20260101T000000Z-I-aaaa"
         assert (gone(found), found.wal_before) == ([], {})
+
+    def test_a_hold_on_what_is_not_there_stops_everything(self) -> None:
+        fulls = [backup(days) for days in (90, 60, 30, 2)]
+
+        found = plan(fulls, RetentionPolicy(holds={fulls[0].label, "20260101T000000Z-F-typo"}))
+
+        assert found.refused == "the settings hold what is not there: 20260101T000000Z-F-typo"
+        assert gone(found) == []
+
+    def test_a_backup_that_lost_blobs_counts_for_nothing_and_stays(self) -> None:
+        good, robbed = backup(60), backup(40, whole=False)
+
+        found = plan([backup(90), good, robbed, backup(1, whole=False)], RetentionPolicy())
+
+        assert (found.floor, gone(found)) == (good.label, [])
+        assert "blobs or keys of it are missing" in why(found, robbed)
+        behind = plan([good, robbed, backup(30), backup(2), backup(1)])
+        assert gone(behind) == [good.label]
+
+    def test_w08_a_backup_of_the_branch_that_was_left_is_no_way_into_the_living_one(self) -> None:
+        before, after = backup(50), backup(40)
+        promoted = [backup(days, timeline=2) for days in (20, 2)]
+        branches = [WalBranch(1, lsn(60), NOW - 39 * DAY), WalBranch(2, lsn(45), NOW)]
+
+        found = plan([before, after, *promoted], branches=branches)
+
+        assert gone(found) == []
+        assert "the last 28 days of WAL begin with it" in why(found, before)
+        assert found.wal.needs(2, lsn(45), lsn(44))
+        assert gone(plan([before, after, *promoted])) == [before.label]
+
+    def test_w08_the_floor_is_on_the_newest_timeline(self) -> None:
+        before, left = backup(50), backup(40)
+        unverified = backup(2, timeline=2, verified=False)
+        branches = [WalBranch(1, lsn(60), NOW - 39 * DAY), WalBranch(2, lsn(45), NOW)]
+
+        assert plan([before, left, unverified], branches=branches).floor == before.label
+        refused = plan([left, unverified, backup(39)], branches=branches)
+        assert (gone(refused), refused.floor) == ([], None)
+
+    def test_behind_a_gap_whatever_the_log_goes_on_with_stays(self) -> None:
+        short = RetentionPolicy(full_days=7, incremental_days=1)
+        broken: dict[str, Any] = {"continuous": False, "reaches": lsn(24)}
+        first, covered = backup(30, **broken), backup(26, **broken)
+        link = backup(22, covered)
+        later = [backup(days) for days in (15, 2, 1)]
+
+        found = plan([first, covered, link, *later], short)
+
+        assert gone(found) == [later[0].label]
+        assert why(found, link) == (
+            "stays: within the promised time no earlier one reaches it by WAL"
+        )
+        assert why(found, covered) == f"stays: {link.label} builds on it"
+        whole = plan([backup(30), backup(26), backup(22, covered), *later], short)
+        assert gone(whole) == [link.label, covered.label, later[0].label]
 
     def test_a_promotion_leaves_the_old_timelines_wal_until_its_backups_go(self) -> None:
         old, base = backup(60), backup(29)
