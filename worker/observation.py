@@ -16,7 +16,7 @@ from shared.event_log import log_event
 from shared.telemetry.meters import NO_TELEMETRY, Telemetry, telemetry_of
 
 if TYPE_CHECKING:
-    from worker.metrics_endpoint import MetricsEndpoint
+    from worker.metrics_endpoint import CheckLife, MetricsEndpoint
 
 METRICS_ADDRESS: Final = "PGKEEP_METRICS_ADDRESS"
 CONNECTION_STRING: Final = "APPLICATIONINSIGHTS_CONNECTION_STRING"
@@ -65,9 +65,13 @@ def _end(shutdown: Shutdown) -> None:
         log_event("telemetry-shutdown-failed", level=logging.WARNING, fact=str(error))
 
 
-def begin_observation(environment: Mapping[str, str], *, scraped: bool) -> Observation:
-    """As the environment asks for; without `scraped`, nobody may fetch. Raises nothing."""
-    endpoint = _endpoint(environment.get(METRICS_ADDRESS)) if scraped else None
+def begin_observation(
+    environment: Mapping[str, str], *, scraped: bool, check_life: "CheckLife | None" = None
+) -> Observation:
+    """As the environment asks for; without `scraped`, nobody may fetch, nor ask `check_life`.
+    Raises nothing.
+    """
+    endpoint = _endpoint(environment.get(METRICS_ADDRESS), check_life) if scraped else None
     connection = environment.get(CONNECTION_STRING)
     if connection:
         try:
@@ -79,13 +83,13 @@ def begin_observation(environment: Mapping[str, str], *, scraped: bool) -> Obser
     return Observation(NO_TELEMETRY) if endpoint is None else _scraped_only(endpoint)
 
 
-def _endpoint(address: str | None) -> "MetricsEndpoint | None":
+def _endpoint(address: str | None, check_life: "CheckLife | None") -> "MetricsEndpoint | None":
     if not address:
         return None
     from worker.metrics_endpoint import serve_metrics
 
     try:
-        endpoint = serve_metrics(address)
+        endpoint = serve_metrics(address, check_life)
     except PgkeepError as error:
         log_event("metrics-not-served", level=logging.ERROR, code=error.code, fact=error.fact)
         return None

@@ -86,7 +86,8 @@ def observed(*, scraped: bool) -> Iterator[Telemetry]:
 
     Whoever is to be `scraped` lives long enough.
     """
-    observation = begin_observation(os.environ, scraped=scraped)
+    known = None if heartbeat_file() is None else check_life
+    observation = begin_observation(os.environ, scraped=scraped, check_life=known)
     try:
         yield observation.telemetry
     finally:

@@ -32,6 +32,20 @@ param settings object
 @description('Address of the Key Vault secret with a libpq service file for the clusters, mounted as /secrets/pg_service.conf; empty: none.')
 param connectionsUrl string = ''
 
+@description('Port of metrics and of the probes\' page. No ingress leads to it; it shows names of clusters and numbers.')
+@minValue(1024)
+@maxValue(65535)
+param metricsPort int = 9187
+
+// The loop of the receiver shows that it turns, and the page says when it last did: minutes of silence end
+// the container. Only HTTP and TCP can be asked here; TCP would answer for a receiver that hangs
+// (https://learn.microsoft.com/azure/container-apps/health-probes).
+var life = {
+  path: '/healthz'
+  port: metricsPort
+  scheme: 'HTTP'
+}
+
 // Only a file: variables of a container are shown to everybody who may read its definition.
 var connections = empty(connectionsUrl) ? {
   secrets: []
@@ -107,10 +121,27 @@ resource receiver 'Microsoft.App/containerApps@2026-01-01' = {
             cpu: json('0.5')
             memory: '1Gi'
           }
-          env: [for setting in items(settings): {
+          env: [for setting in items(union(settings, { PGKEEP_METRICS_ADDRESS: '0.0.0.0:${metricsPort}' })): {
             name: setting.key
             value: setting.value
           }]
+          probes: [
+            {
+              type: 'Startup'
+              httpGet: life
+              initialDelaySeconds: 5
+              periodSeconds: 10
+              timeoutSeconds: 5
+              failureThreshold: 10
+            }
+            {
+              type: 'Liveness'
+              httpGet: life
+              periodSeconds: 60
+              timeoutSeconds: 10
+              failureThreshold: 3
+            }
+          ]
           volumeMounts: concat(connections.mounts, [
             {
               volumeName: 'tmp'

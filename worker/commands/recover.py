@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from shared.domain.drill import DrillPhase
@@ -19,6 +18,7 @@ from shared.domain.lsn import Lsn
 from shared.domain.recovery_target import RecoveryTargetInvalid, TargetAction
 from shared.errors import InstanceNotStarted, PgkeepError, SettingsInvalid
 from shared.event_log import log_event
+from worker.commands.kept_logs import keep_logs, sweep_logs
 from worker.commands.replay import Replayed, ReplayPlace, replayed, socket_in
 from worker.commands.restore import (
     PreparedRestore,
@@ -106,7 +106,7 @@ def _replay(
 
 def _leave_to_the_operator(services: Services, prepared: PreparedRestore) -> None:
     """When the directory is started by hand, it asks the agent of this host for WAL."""
-    command = restore_command(services.settings.wal.socket)
+    command = restore_command(services.settings.wal.socket, prepared.request.cluster)
     prepare_recovery(prepared.request.target, prepared.recovery(command))
 
 
@@ -127,6 +127,7 @@ def _place(services: Services, prepared: PreparedRestore) -> Iterator[ReplayPlac
     label = f"recovery of {request.cluster}"
     token, now = services.random(4).hex(), services.clocks.now()
     sweep_leftovers(drill.scratch, label, older_than=now - _LEFTOVER_AFTER)
+    sweep_logs(drill.scratch, now)
     made = make_scratch(drill.scratch, label, token=token, now=now, account=account)
     scratch = Scratch(made.directory, elsewhere=request.target)
     passage = drill.scratch / f"{token}-wal"
@@ -134,15 +135,10 @@ def _place(services: Services, prepared: PreparedRestore) -> Iterator[ReplayPlac
         make_passage(passage, label, now=now)
         yield ReplayPlace(scratch, passage, programs, account, superuser, _DURABLE)
     except PgkeepError:
-        _keep_log(scratch, drill.scratch / f"{token}-logs")
+        kept = keep_logs(scratch, drill.scratch, services.clocks.now())
+        if kept is not None:
+            log_event("recovery-log-kept", directory=str(kept))
         raise
     finally:
         shutil.rmtree(passage, ignore_errors=True)
         remove_scratch(scratch)
-
-
-def _keep_log(scratch: Scratch, place: Path) -> None:
-    if scratch.log.exists():
-        place.mkdir(mode=0o700)
-        shutil.copyfile(scratch.log, place / scratch.log.name)
-        log_event("recovery-log-kept", directory=str(place))

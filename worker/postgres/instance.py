@@ -7,6 +7,8 @@ socket in a directory of mode 0700. ALTER DATABASE/ROLE ... SET beats the comman
 beaten by connection options: sessions must be opened with `connect_instance`.
 This contains accidents and plants, not an attacker who is superuser: the sandbox proper is the
 container around it (own uid, no network, no Azure identity). No network namespace is made here.
+Against code that runs all the same, this process closes itself to others of its user
+(`process_shield`), and reads nothing through links of the server's making.
 
 Every instance lives in a directory of its own with a marker file; `sweep_leftovers` removes what a
 crashed drill left, by marker and age, never by a pattern of names or processes.
@@ -17,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from signal import SIGINT, SIGKILL, SIGQUIT
 from threading import Event
-from typing import Final
+from typing import BinaryIO, Final
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -35,13 +38,15 @@ from shared.errors import (
     Unavailable,
 )
 from worker.postgres.connection import connect_sql
+from worker.postgres.process_shield import close_to_others, without_cores, without_new_rights
 from worker.postgres.programs import ENVIRONMENT, Account, ControlData, Programs
 from worker.postgres.sandbox import DEFAULT_SIZING, PORT, SESSION_OPTIONS, Sizing, sandbox
-from worker.postgres.scratch import Scratch
+from worker.postgres.scratch import Scratch, read_tail
 
 POLL_S: Final = 0.05
 STOP_TIMEOUT_S: Final = 60
 LOG_TAIL_LINES: Final = 12
+LOG_TAIL_BYTES: Final = 64 << 10
 _HBA: Final = "local all all trust\n"
 
 # Words of the server's log (English, because lc_messages is C) that tell why it ended.
@@ -184,7 +189,7 @@ def stop_at_once(instance: Instance, *, timeout: float = STOP_TIMEOUT_S) -> None
 def last_log_lines(scratch: Scratch) -> str:
     """What the server said last, on one line."""
     try:
-        text = scratch.log.read_text("utf-8", "replace")
+        text = read_tail(scratch.log, LOG_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
         return "no log"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -210,24 +215,33 @@ def _start(
     account: Account | None,
     superuser: str,
 ) -> Instance:
+    close_to_others()
     with scratch.open_log() as log:
         try:
-            process = subprocess.Popen(  # noqa: S603 - an argument list; the program is Programs'
-                list(arguments),
-                cwd="/",
-                env=dict(ENVIRONMENT),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a signal to our terminal is not one to the server
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
-                umask=0o077,
-            )
+            process = without_new_rights(partial(_spawn, arguments, log, account))
         except OSError as error:
             raise ProgramMissing(f"cannot run {arguments[0]}: {error.strerror}") from None
+    without_cores(process.pid)
     return Instance(scratch, programs, account, superuser, process, time.monotonic())
+
+
+def _spawn(
+    arguments: Sequence[str], log: BinaryIO, account: Account | None
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - an argument list; the program is Programs'
+        list(arguments),
+        cwd="/",
+        env=dict(ENVIRONMENT),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        close_fds=True,
+        start_new_session=True,  # a signal to our terminal is not one to the server
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        umask=0o077,
+    )
 
 
 def _first_connection(

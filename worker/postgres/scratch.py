@@ -5,11 +5,13 @@ our marker with the same label and an old enough time; and of processes, only on
 directory is that very data directory, held by a pidfd so that a reused number cannot be hit.
 """
 
+import errno
 import json
 import os
 import select
 import shutil
 import signal
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +26,7 @@ MARKER: Final = "pgkeep-drill.json"
 SOCKET_PATH_MAX: Final = 107
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 STOP_TIMEOUT_MS: Final = 30_000
+_PID_FILE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,20 @@ class Scratch:
         """For appending, and as wary of links as `write`."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         return open(os.open(self.log, flags, 0o600), "ab")  # noqa: PTH123 - idem; the caller closes it
+
+
+def read_tail(path: Path, limit: int) -> bytes:
+    """The end of a plain file that the server's account may have replaced.
+
+    A link would show that account what only we may read, and a pipe would hold us up for ever.
+    Raises OSError for both.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - a descriptor
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise OSError(errno.EINVAL, "no plain file", str(path))
+        file.seek(max(0, found.st_size - limit))
+        return file.read(limit)
 
 
 def make_scratch(
@@ -180,7 +197,8 @@ def _postmaster(scratch: Scratch) -> int | None:
     directory (ChangeToDataDir); the pidfd is opened first, so what is checked is what is killed.
     """
     try:
-        number = int((scratch.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        lines = read_tail(scratch.data / "postmaster.pid", _PID_FILE_BYTES)
+        number = int(lines.split(b"\n", 1)[0])
         handle = os.pidfd_open(number)
     except (OSError, ValueError):
         return None

@@ -21,6 +21,8 @@ from tests.harness.deployed import (
     deployed,
 )
 from tests.harness.hook_console import HOOKS
+from worker.metrics_endpoint import LIFE_PATH
+from worker.observation import METRICS_ADDRESS
 
 ROOT: Final = INFRA.parent
 SCRIPTS: Final = sorted(path for path in HOOKS.iterdir() if path.suffix == "")
@@ -149,6 +151,22 @@ def test_any_cluster_can_have_its_receiver() -> None:
     for one in made:
         scale = one.get("properties.template.scale")
         assert (scale["minReplicas"], scale["maxReplicas"]) == (1, 1)
+
+
+def test_a_receiver_that_hangs_is_started_again() -> None:
+    made = deploy(MAIN, {**NEEDED, "walClusters": ["orders"]})
+    [receiver] = made.of("Microsoft.App/containerApps")
+    [container] = receiver.get("properties.template.containers")
+    [address] = [one["value"] for one in container["env"] if one["name"] == METRICS_ADDRESS]
+    host, _, port = address.partition(":")
+    assert host == "0.0.0.0", "probes come from outside the container"  # noqa: S104 - nothing binds
+    probes = {one["type"]: one for one in container["probes"]}
+    assert probes.keys() == {"Startup", "Liveness"}
+    for one in probes.values():
+        assert one["httpGet"] == {"path": LIFE_PATH, "port": int(port), "scheme": "HTTP"}
+    # The heartbeat of the container before may lie in /tmp still: what starts must not be ended.
+    startup = probes["Startup"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] > 60
 
 
 def test_logins_of_clusters_are_files_for_who_takes_backups_and_wal_alone() -> None:

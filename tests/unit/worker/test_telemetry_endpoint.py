@@ -1,10 +1,12 @@
 """The endpoint for Prometheus: where it listens, what it says, and that it is never in the way."""
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -14,6 +16,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from shared.telemetry.meters import Telemetry, telemetry_of
 from shared.telemetry.metric_names import METRICS
 from tests.harness.worker_services import CHECKOUT
+from worker.heartbeat import STOPPED_AFTER_S, check_heartbeat
 from worker.metrics_endpoint import (
     MetricsAddressInvalid,
     MetricsEndpoint,
@@ -66,6 +69,30 @@ def test_without_a_host_it_is_loopback_that_listens(endpoint: MetricsEndpoint) -
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(MetricsAddressInvalid, match="is not host:port"):
         serve_metrics(address)
+
+
+def test_a_probe_hears_how_the_process_is_and_no_more(tmp_path: Path) -> None:
+    beats = tmp_path / "alive"
+    now = 1e9
+    endpoint = serve_metrics(":0", lambda: check_heartbeat(beats, now))
+    url = f"http://{endpoint.host}:{endpoint.port}/healthz"
+    try:
+        never = requests.get(url, timeout=10)
+        assert (never.status_code, never.text) == (503, "heartbeat-stopped\n")
+        beats.touch()
+        os.utime(beats, (now - 12, now - 12))
+        turning = requests.get(url, timeout=10)
+        assert (turning.status_code, turning.text) == (200, "the last heartbeat was 12 s ago\n")
+        now += STOPPED_AFTER_S
+        assert requests.get(url, timeout=10).status_code == 503, "it hangs, though it answers"
+        assert scrape(endpoint) == "", "metrics are where they were"
+    finally:
+        endpoint.close()
+
+
+def test_without_a_heartbeat_nobody_is_told_that_all_is_well(endpoint: MetricsEndpoint) -> None:
+    url = f"http://{endpoint.host}:{endpoint.port}/healthz"
+    assert requests.get(url, timeout=10).status_code == 404
 
 
 def test_a_port_that_another_has_is_said_so(endpoint: MetricsEndpoint) -> None:
