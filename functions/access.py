@@ -92,8 +92,8 @@ def _is_application(claims: Sequence[tuple[str, str]]) -> bool:
     kind = _all(claims, ("idtyp",))
     if kind:
         return kind != ["user"]
-    subject = _all(claims, _SUBJECT)
-    return not subject or subject == _all(claims, _OBJECT)
+    subjects = set(_all(claims, _SUBJECT))
+    return not subjects or not subjects.isdisjoint(_all(claims, _OBJECT))
 
 
 def _one(claims: Sequence[tuple[str, str]], kinds: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from shared.catalogue.ports import JobRecord
 from shared.domain.backup import BackupLabel
 from shared.domain.field_types import Cluster, DrillTargetText, Label
 from shared.domain.job import JobState, JobVerb
-from shared.errors import JobNotFound
+from shared.errors import JobNotFound, NoSecondary
 from shared.jobs.messages import DrillJob
 from shared.repository.documents import DrillReport
 from shared.repository.layout import BackupRef
@@ -25,12 +25,14 @@ blueprint = func.Blueprint()
 class DrillRequest(Body):
     """Without a label, the newest backup; without a target, no WAL beyond it.
 
-    `target`: `latest`, `random`, or an instant with its offset.
+    `target`: `latest`, `random`, or an instant with its offset. `from_secondary`: the copy in the
+    second region is drilled, as it is there.
     """
 
     cluster: Cluster
     label: Label | None = None
     target: DrillTargetText | None = None
+    from_secondary: bool = False
 
 
 class DrillStatus(Body):
@@ -53,6 +55,8 @@ class DrillStatus(Body):
 def request_drill(call: Call[DrillRequest]) -> Accepted:
     asked, services = call.asked, call.services
     cluster = protected_cluster(services, asked.cluster)
+    if asked.from_secondary and not services.settings.has_secondary:
+        raise NoSecondary("the repository has no secondary that could be read")
     if asked.label is not None:
         services.catalogue.backup(BackupRef(cluster, BackupLabel.parse(asked.label)))
     job = DrillJob(
@@ -60,6 +64,7 @@ def request_drill(call: Call[DrillRequest]) -> Accepted:
         cluster=cluster,
         label=asked.label,
         target=asked.target,
+        from_secondary=asked.from_secondary,
     )
     accept(call, job)
     return Accepted(job_id=job.job_id, status_url=f"/api/drills/{job.job_id}")

@@ -1,6 +1,7 @@
 """GET api/findings: what is wrong in the fleet, since when, and what to do next."""
 
 from datetime import datetime
+from typing import Final
 
 import azure.functions as func
 from pydantic import AwareDatetime, Field
@@ -16,6 +17,10 @@ from shared.domain.finding_rules import FindingCode, FindingScope, Severity
 from shared.domain.findings import REPOSITORY
 
 blueprint = func.Blueprint()
+
+
+# Those that closed are kept for good, and may be asked for since ever.
+_LOOKED_AT: Final = 10_000
 
 
 class FindingQuery(Body):
@@ -56,10 +61,13 @@ class FindingPage(Body):
 def list_findings(call: Call[FindingQuery]) -> FindingPage:
     """Newest first."""
     query = call.asked
-    recorded = call.services.catalogue.findings(_cluster(call), closed_since=query.closed_since)
+    recorded = call.services.catalogue.findings(
+        _cluster(call), closed_since=query.closed_since, limit=_LOOKED_AT
+    )
     fitting = [one for one in recorded if _fits(query, one)]
     shown = tuple(_shown(one) for one in fitting[: query.limit])
-    return FindingPage(findings=shown, more=len(fitting) > query.limit)
+    more = len(fitting) > query.limit or len(recorded) == _LOOKED_AT
+    return FindingPage(findings=shown, more=more)
 
 
 def _cluster(call: Call[FindingQuery]) -> ClusterName | None:

@@ -136,6 +136,7 @@ OPERATIONS = (
         asked=PlanAsked,
         answer=WeighedPlan,
         statuses=(404, 409),
+        weight=20,  # the archive may be listed in a hundred pages
     ),
 )
 

@@ -5,19 +5,30 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 from uuid import UUID, uuid5
 
 import azure.functions as func
+from opentelemetry.trace import get_current_span
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from functions.callers import Forbidden, Unauthenticated
 from shared.domain.restore_request import OwnApproval
-from shared.errors import Denied, PgkeepError, RequestInvalid, RequestTooLarge, SettingsInvalid
+from shared.errors import (
+    Denied,
+    PgkeepError,
+    RequestInvalid,
+    RequestsTooMany,
+    RequestTooLarge,
+    SettingsInvalid,
+)
 from shared.event_log import LOGGER, log_event
 
 M = TypeVar("M", bound="Body")
 
 MAX_BODY = 64 * 1024
+# Facts quote what is wrong; nobody needs all of 64 KiB back.
+_FACT_LENGTH = 1000
 # Denials that are about who calls; all others are about what we may do ourselves.
 _OF_CALLERS = (Unauthenticated, Forbidden, OwnApproval)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
@@ -70,7 +81,11 @@ def parse_body(request: func.HttpRequest, model: type[M]) -> M:
 
 
 def parse_query(request: func.HttpRequest, model: type[M]) -> M:
-    """Raises RequestInvalid."""
+    """Raises RequestInvalid, also for a repeated parameter: hosts differ in which one counts."""
+    _, _, query = request.url.partition("?")
+    names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    if len(set(names)) != len(names):
+        raise RequestInvalid("a parameter of the query is repeated")
     return _validated(lambda: model.model_validate_strings(dict(request.params)))
 
 
@@ -119,12 +134,17 @@ def _problem(error: PgkeepError) -> func.HttpResponse:
     elif status >= PgkeepError.http_status:
         log_event("request-failed", level=logging.ERROR, code=error.code, fact=error.fact)
         fact, hint = "the request could not be served", ""
+    fact = fact[:_FACT_LENGTH]
     problem = Problem(status=status, code=error.code, fact=fact, hint=hint)
-    return _json(problem.model_dump_json(), status, "application/problem+json")
+    get_current_span().set_attribute("error_code", error.code)
+    answered = _json(problem.model_dump_json(), status, "application/problem+json")
+    if isinstance(error, Unauthenticated):
+        answered.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 demands it
+    if isinstance(error, RequestsTooMany):
+        answered.headers["Retry-After"] = str(error.wait_s)
+    return answered
 
 
 def _json(text: str, status: int, media_type: str) -> func.HttpResponse:
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    if status == Unauthenticated.http_status:
-        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1 demands it
     return func.HttpResponse(text, status_code=status, mimetype=media_type, headers=headers)

@@ -1,6 +1,6 @@
-"""POST api/restores/{id}/decision: approve or refuse a restore, or take it back."""
+"""POST api/restores/{id}/decision: approve or refuse a restore, or take it back, in time."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import azure.functions as func
 from pydantic import Field
@@ -12,6 +12,7 @@ from functions.operations import Call, Operation, serve
 from functions.restore_view import ShownRestore, found_restore, shown_restore
 from functions.wiring import services
 from shared.domain.restore_request import Decision, RestoreVerdict
+from shared.telemetry.trace_context import current_traceparent
 
 blueprint = func.Blueprint()
 
@@ -27,7 +28,7 @@ _DECIDERS = {
 class RestoreDecision(Body):
     """Approvers approve and refuse, operators cancel."""
 
-    decision: Decision
+    decision: Literal[Decision.APPROVE, Decision.REFUSE, Decision.CANCEL]
     reason: Reason | None = None
 
 
@@ -39,7 +40,7 @@ def decide(call: Call[RestoreDecision]) -> ShownRestore:
     verdict = RestoreVerdict(asked.decision, call.caller.person, services.clock(), asked.reason)
     known.decided(verdict)  # what is certain to be refused is not written down as allowed
     call.record(f"restore.{asked.decision}", f"restore {known.id}", reason=asked.reason)
-    decided = services.catalogue.decide_restore(known.id, verdict)
+    decided = services.catalogue.decide_restore(known.id, verdict, current_traceparent())
     send_now_or_later(services)
     return shown_restore(services, decided)
 

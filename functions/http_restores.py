@@ -1,5 +1,6 @@
 """POST api/restores: ask for a restore into a registered target. Somebody else approves it."""
 
+from datetime import timedelta
 from uuid import UUID
 
 import azure.functions as func
@@ -9,7 +10,12 @@ from functions.callers import Role
 from functions.http_protocol import Body
 from functions.job_requests import protected_cluster
 from functions.operations import Call, Nothing, Operation, serve
-from functions.restore_view import ShownRestore, found_restore, shown_restore
+from functions.restore_view import (
+    ShownRestore,
+    found_restore,
+    shown_restore,
+    shown_restores,
+)
 from functions.wiring import Services, services
 from shared.domain.backup import BackupLabel
 from shared.domain.cluster import ClusterName
@@ -56,6 +62,7 @@ def ask_restore(call: Call[RestoreAsked]) -> ShownRestore:
     _demand_target(services, cluster, asked.target)
     if asked.label is not None:
         services.catalogue.backup(BackupRef(cluster, BackupLabel.parse(asked.label)))
+    now = services.clock()
     request = RestoreRequest(
         id=call.new_id("restore"),
         cluster=cluster,
@@ -63,7 +70,8 @@ def ask_restore(call: Call[RestoreAsked]) -> ShownRestore:
         label=asked.label,
         to=asked.to,
         requested_by=call.caller.person,
-        requested_at=services.clock(),
+        requested_at=now,
+        lapses_at=now + timedelta(hours=services.settings.http.restore_lapses_hours),
     )
     details = {"cluster": cluster, "target": asked.target, "label": asked.label, "to": asked.to}
     call.record("restore.request", f"restore {request.id}", **details)
@@ -74,9 +82,9 @@ def list_restores(call: Call[RestoreQuery]) -> RestorePage:
     query, services = call.asked, call.services
     cluster = protected_cluster(services, query.cluster) if query.cluster else None
     found = services.catalogue.restore_requests(
-        cluster, query.state, limit=query.limit, before=query.before
+        cluster, query.state, now=services.clock(), limit=query.limit, before=query.before
     )
-    return RestorePage(restores=tuple(shown_restore(services, one) for one in found))
+    return RestorePage(restores=shown_restores(services, found))
 
 
 def show_restore(call: Call[Nothing]) -> ShownRestore:

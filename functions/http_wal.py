@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import azure.functions as func
+from pydantic import Field
 
 from functions.http_protocol import Body
 from functions.job_requests import protected_cluster
@@ -21,7 +22,13 @@ blueprint = func.Blueprint()
 
 
 class WalQuery(Body):
+    """`after` is the last name of the previous page. Each cluster is five questions to the
+    catalogue, so a page is short.
+    """
+
     cluster: Cluster | None = None
+    after: Cluster | None = None
+    limit: int = Field(default=100, ge=1, le=100)
 
 
 class OpenFinding(Body):
@@ -64,11 +71,17 @@ class WalPage(Body):
 
 
 def show_wal(call: Call[WalQuery]) -> WalPage:
-    """Of one cluster, or of all that the settings name."""
-    names = [cluster_name(cluster.name) for cluster in call.services.settings.cluster]
-    if call.asked.cluster is not None:
-        names = [protected_cluster(call.services, call.asked.cluster)]
-    return WalPage(clusters=tuple(_wal(call.services, name) for name in names))
+    """Of one cluster, or of those that the settings name, by name."""
+    return WalPage(clusters=tuple(_wal(call.services, name) for name in _names(call)))
+
+
+def _names(call: Call[WalQuery]) -> list[ClusterName]:
+    asked = call.asked
+    if asked.cluster is not None:
+        return [protected_cluster(call.services, asked.cluster)]
+    names = sorted(cluster.name for cluster in call.services.settings.cluster)
+    later = [cluster_name(name) for name in names if name > (asked.after or "")]
+    return later[: asked.limit]
 
 
 def _wal(services: Services, cluster: ClusterName) -> ClusterWal:
@@ -122,6 +135,7 @@ OPERATIONS = (
         asked=WalQuery,
         answer=WalPage,
         statuses=(404,),
+        weight=5,
     ),
 )
 

@@ -15,6 +15,7 @@ from shared.domain.job import JobState, JobVerb
 from shared.errors import ClusterUnknown, Unavailable
 from shared.event_log import log_event
 from shared.jobs.messages import AnyJob
+from shared.telemetry.trace_context import current_traceparent
 
 
 class Accepted(Body):
@@ -58,7 +59,8 @@ def accept(call: Call[Any], job: AnyJob) -> None:
     """
     asked = job.model_dump(mode="json", exclude={"version", "verb", "cluster"}, exclude_none=True)
     call.record(f"{job.verb}.request", f"cluster {job.cluster}", **asked)
-    new = call.services.catalogue.request(job, call.services.clock())
+    traced = job.model_copy(update={"traceparent": current_traceparent()})
+    new = call.services.catalogue.request(traced, call.services.clock())
     log_event("job-requested", job_id=job.job_id, verb=job.verb, cluster=job.cluster, new=new)
     send_now_or_later(call.services)
 

@@ -9,12 +9,13 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from functions.http_protocol import Body, Problem
 from functions.operations import Operation
 from shared.domain.cluster import CLUSTER_NAME_PATTERN
+from shared.errors import RequestsTooMany
 
 # Of the interface: it grows when something is taken away or changes its meaning.
 _VERSION: Final = "1"
 _REFS: Final = "#/components/schemas/{model}"
 # Every operation may be refused for these; 500 and 503 are our own faults.
-_ALWAYS: Final = (400, 401, 403, 500, 503)
+_ALWAYS: Final = (400, 401, 403, 429, 500, 503)
 _REASONS: Final = {
     400: "The request does not fit",
     401: "No caller that counts",
@@ -22,8 +23,12 @@ _REASONS: Final = {
     404: "No such thing, or not here",
     409: "It contradicts what is",
     413: "The body is too large",
+    429: "The caller, or all callers together, asked too much; Retry-After says how long to wait",
     500: "A fault of the control plane",
     503: "A service of the control plane does not answer",
+}
+_WAIT: Final = {
+    "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
 }
 _PATH: Final = {
     "id": {"type": "string", "format": "uuid"},
@@ -79,10 +84,7 @@ def _operation(operation: Operation[Any], schemas: Mapping[Any, Any]) -> dict[st
         "parameters": _parameters(operation),
         "responses": {
             str(operation.status): _response("Done", "application/json", answer),
-            **{
-                str(status): _response(_REASONS[status], "application/problem+json", problem)
-                for status in sorted(refusals)
-            },
+            **{str(status): _refusal(status, problem) for status in sorted(refusals)},
         },
     }
     if operation.method == "POST":
@@ -133,6 +135,11 @@ def _operation_id(operation: Operation[Any]) -> str:
 
 def _response(reason: str, media_type: str, schema: object) -> dict[str, Any]:
     return {"description": reason, "content": {media_type: {"schema": schema}}}
+
+
+def _refusal(status: int, problem: object) -> dict[str, Any]:
+    refusal = _response(_REASONS[status], "application/problem+json", problem)
+    return refusal | ({"headers": _WAIT} if status == RequestsTooMany.http_status else {})
 
 
 def _health() -> dict[str, Any]:

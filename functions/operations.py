@@ -1,7 +1,8 @@
 """What the HTTP interface offers: each operation says who may, what goes in and what comes out.
 
 The same value answers requests and makes the OpenAPI document, so the two cannot differ. A request
-passes four doors in this order: who is it, may they, do its words read, then the work.
+passes five doors in this order: who is it, do they ask too much, may they, do its words read, then
+the work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from uuid import UUID
 
 import azure.functions as func
+from opentelemetry.trace import SpanKind, StatusCode
 
-from functions import audit_trail
+from functions import audit_trail, budgets
 from functions.access import caller
 from functions.callers import EVERYBODY, Caller, Role
 from functions.http_protocol import (
@@ -26,6 +28,7 @@ from functions.http_protocol import (
 from functions.wiring import Services
 from shared.errors import NotFound, PgkeepError
 from shared.telemetry.metric_names import HTTP_REQUESTS
+from shared.telemetry.trace_context import span
 
 # Refusals of what was understood; of what does not read, nobody knows what it was to change.
 _AUDITED: Final = {403, 404, 409}
@@ -59,11 +62,15 @@ class Call(Generic[M]):
         return requested_id(self.caller.id, self.key, purpose, self.services.new_id)
 
     def uuid(self, name: str, otherwise: NotFound) -> UUID:
-        """The id in the path; what is none names nothing, so the answer is as for an unknown id."""
-        try:
-            return UUID(self.path[name])
-        except ValueError:
-            raise otherwise from None
+        """The id in the path; what is none names nothing, so the answer is as for an unknown id.
+
+        Of the ways in which Python reads an id one counts: that in which we write it.
+        """
+        text = self.path[name]
+        with suppress(ValueError):
+            if str(found := UUID(text)) == text.lower():
+                return found
+        raise otherwise
 
     def record(self, action: str, subject: str, **details: object) -> None:
         """Write down the change that follows; it must not follow when this raises."""
@@ -76,7 +83,7 @@ class Operation(Generic[M]):
     """`path` is relative to /api, `asked` the model of the query, or of a POST's body.
 
     `changes`: it makes something happen, so its refusals are written down. `statuses` are those of
-    its own refusals.
+    its own refusals. `weight` is what a read costs in the caller's budget.
     """
 
     method: Literal["GET", "POST"]
@@ -89,6 +96,7 @@ class Operation(Generic[M]):
     status: int = 200
     changes: bool = False
     statuses: tuple[int, ...] = ()
+    weight: int = 1
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -107,11 +115,24 @@ def serve(
     request: func.HttpRequest,
 ) -> func.HttpResponse:
     """The answer of the operation that the request means; errors become problems."""
-    answered = answer(lambda: _served(operations, services(), request))
-    with suppress(PgkeepError):  # who has no services has no telemetry
-        status = str(answered.status_code)
-        telemetry = services().telemetry
-        telemetry.record(HTTP_REQUESTS, 1, operation=_name(operations, request), status=status)
+    return answer(lambda: _observed(operations, services(), request))
+
+
+def _observed(
+    operations: Sequence[Operation[Any]], services: Services, request: func.HttpRequest
+) -> func.HttpResponse:
+    """Counted, and a trace of its own; jobs that it asks for are its children.
+
+    A caller's traceparent is not followed: it could say that nothing of this is to be recorded.
+    """
+    name, telemetry = _name(operations, request), services.telemetry
+    with span(telemetry, name, kind=SpanKind.SERVER) as own:
+        answered = answer(lambda: _served(operations, services, request))
+        own.set_attribute("http.request.method", request.method)
+        own.set_attribute("http.response.status_code", answered.status_code)
+        if answered.status_code >= PgkeepError.http_status:
+            own.set_status(StatusCode.ERROR)
+    telemetry.record(HTTP_REQUESTS, 1, operation=name, status=str(answered.status_code))
     return answered
 
 
@@ -136,6 +157,10 @@ def _served(
 ) -> func.HttpResponse:
     who = caller(services, request)
     operation = _meant(operations, request)
+    permitted = bool(who.roles & operation.may)
+    budgets.spend(
+        services, who, changes=operation.changes, permitted=permitted, weight=operation.weight
+    )
     try:
         who.demand(*operation.may)
         return respond(operation.handle(_call(operation, services, who, request)), operation.status)

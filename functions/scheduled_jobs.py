@@ -1,16 +1,20 @@
 """The job that a tick of the schedule asks for."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from functions.wiring import Services
 from shared.catalogue.agenda_port import NewestBackups
+from shared.domain.backup import BackupLabel
 from shared.domain.cluster import ClusterName
 from shared.domain.dispatch_plan import DueTick, Passed
+from shared.domain.drill_choice import drawn, older_backups
 from shared.domain.drill_target import AnyInstant, DrillLevel
+from shared.domain.needed_until import GuardedBackup
 from shared.domain.schedule import ScheduleKind, Tick
+from shared.event_log import log_event
 from shared.jobs.messages import (
     AnyJob,
     AuditJob,
@@ -26,6 +30,7 @@ from shared.settings import ClusterSettings
 _FIRST_AUDIT: Final = timedelta(days=92)
 # Maintenance that could not even look around is not begun.
 _LEAST_WINDOW: Final = timedelta(minutes=1)
+_OF_OLDER_ONES: Final = frozenset({ScheduleKind.DRILL_EXTENDED})
 _LEVELS: Final[Mapping[ScheduleKind, tuple[DrillLevel, AnyInstant]]] = {
     ScheduleKind.DRILL_QUICK: (DrillLevel.QUICK, AnyInstant.LATEST),
     ScheduleKind.DRILL_EXTENDED: (DrillLevel.EXTENDED, AnyInstant.RANDOM),
@@ -42,16 +47,19 @@ class JobsToBe:
     clusters: Mapping[str, ClusterSettings]
     newest: Mapping[ClusterName, NewestBackups]
     has_secondary: bool
+    backups: Mapping[ClusterName, Sequence[GuardedBackup]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, services: Services, due: Sequence[DueTick], now: datetime) -> "JobsToBe":
         wanted = {one.tick.cluster for one in due if _reads_a_backup(one.tick.kind)}
         newest = services.catalogue.newest_backups(wanted) if wanted else ()
+        drawn_from = {one.tick.cluster for one in due if one.tick.kind in _OF_OLDER_ONES}
         return cls(
             now=now,
             clusters=_named(services, {one.tick.cluster for one in due}),
             newest={one.cluster: one for one in newest},
             has_secondary=services.settings.has_secondary,
+            backups=services.catalogue.guarded_backups(drawn_from) if drawn_from else {},
         )
 
     def job(self, one: DueTick) -> AnyJob | Passed:
@@ -84,7 +92,8 @@ class JobsToBe:
         )
 
     def _drill(self, tick: Tick) -> DrillJob | Passed:
-        """From the newest verified backup on, to the end of the archive or somewhere before.
+        """From the newest verified backup on to the end of the archive; an extended one from an
+        older backup, if there is any, to somewhere before the next.
 
         From the secondary on, the newest backup is whichever is whole there.
         """
@@ -93,14 +102,25 @@ class JobsToBe:
             return Passed.NOTHING_THERE
         level, target = _LEVELS[tick.kind]
         elsewhere = level is DrillLevel.DISASTER and self.has_secondary
+        label = newest.verified_label
+        if tick.kind in _OF_OLDER_ONES:
+            label = self._older(tick, BackupLabel(label))
         return DrillJob(
             job_id=tick.job_id,
             cluster=tick.cluster,
-            label=None if elsewhere else newest.verified_label,
+            label=None if elsewhere else label,
             target=target.value,
             level=level,
             from_secondary=elsewhere,
         )
+
+    def _older(self, tick: Tick, newest: BackupLabel) -> str:
+        """By lot, or else the newest."""
+        terms = self.clusters[tick.cluster].retention
+        older = older_backups(self.backups.get(tick.cluster, ()), terms, self.now, newest)
+        label = drawn(older, str(tick.job_id)) if older else newest
+        log_event("drill-drawn", cluster=tick.cluster, label=label, among=len(older))
+        return label.text
 
     def _maintenance(self, tick: Tick) -> MaintenanceJob | Passed:
         until = tick.due + timedelta(minutes=self.clusters[tick.cluster].maintenance.minutes)

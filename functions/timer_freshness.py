@@ -17,6 +17,7 @@ from functions.job_watch import watch_jobs
 from functions.looks import look
 from functions.replication_watch import watch_replication
 from functions.schedule_watch import watch_schedule
+from functions.settings_watch import watch_settings
 from functions.wal_watch import watch
 from functions.wiring import Services, services
 from shared.errors import PgkeepError
@@ -29,6 +30,7 @@ _OF_THE_FLEET: Final[tuple[Callable[[Services], None], ...]] = (
     watch_schedule,
     watch_jobs,
     watch_replication,
+    watch_settings,
     record_findings,
 )
 # An archive is listed for each cluster: what is not looked at by then comes in a later look, so

@@ -11,6 +11,7 @@ import azure.functions as func
 from functions.guard_watch import watch_guard
 from functions.intake import request_verification, take_in_backup, take_in_report
 from functions.job_watch import prune
+from functions.lapsed_restores import lapse_restores
 from functions.looks import look
 from functions.outbox import send_requested
 from functions.repository_watch import Sighting, watch_repository
@@ -64,6 +65,8 @@ def _parts(services: Services, sighting: Sighting) -> Iterator[Callable[[], obje
         yield partial(watch_repository, services, sighting)
     yield partial(watch_guard, services)
     yield partial(prune, services)
+    yield partial(lapse_restores, services)
+    yield lambda: services.catalogue.forget_whole_budgets(services.clock())
 
 
 def _take_in(services: Services, sighting: Sighting) -> None:

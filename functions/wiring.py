@@ -1,4 +1,4 @@
-"""Composition root of the function app: settings to adapters, once per process.
+"""Composition root of the function app: settings to adapters, anew when the settings changed.
 
 Triggers call `services()`; what they do is a function of the `Services` that they are given, so
 tests hand in their own. Nothing is opened at import: indexing the app must stay quick and safe.
@@ -7,14 +7,17 @@ tests hand in their own. Nothing is opened at import: indexing the app must stay
 import logging
 import os
 import ssl
+import time
+import weakref
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from uuid import UUID, uuid4
 
+from functions.followed_settings import FollowedSettings, SettingsSource, SettingsTrouble
 from shared.errors import PgkeepError
 from shared.event_log import LOGGER, JsonLines, log_event
 from shared.jobs.messages import EVENT_QUEUE, JOB_QUEUES
@@ -38,7 +41,7 @@ _ROLE = "pgkeep-control"
 _THREADS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Services:
     """Everything that a function may touch; `queues` are those of jobs, `events` that of
     what workers report.
@@ -46,6 +49,7 @@ class Services:
     `policies` None: nobody may tell what the storage account does by itself. `replication` None: it
     has no copy in a second region that can be read.
     `behind_easy_auth`: the platform authenticates callers and strips forged names of them.
+    `settings_trouble`: why a changed document of settings is not followed.
     """
 
     settings: Settings
@@ -60,46 +64,78 @@ class Services:
     policies: "PolicyReader | None" = None
     replication: "ReplicationStatus | None" = None
     telemetry: Telemetry = NO_TELEMETRY
+    settings_trouble: Callable[[], SettingsTrouble | None] = lambda: None
+
+
+@runtime_checkable
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+def services() -> Services:
+    """Those of the settings as they are; whoever calls keeps what it got to its end.
+
+    After a first failure the next call tries anew, after a later one the last good settings hold.
+    Raises SettingsInvalid, CatalogueUnavailable, CatalogueSchemaTooNew and CatalogueSchemaBroken.
+    """
+    return _followed().current()
 
 
 @cache
-def services() -> Services:
-    """The services of this process; after a failure the next call tries anew.
+def _followed() -> FollowedSettings[Services]:
+    from functions.settings_marks import settings_mark
+    from shared.adapters import load_settings
 
-    The app is the catalogue's only writer, so it brings its schema up to date by itself; instances
-    that start at once wait for one another. Raises SettingsInvalid, CatalogueUnavailable,
-    CatalogueSchemaTooNew and CatalogueSchemaBroken.
+    lend_trust(os.environ, ssl.get_default_verify_paths())
+    source = SettingsSource(settings_mark(os.environ), load_settings)
+    return FollowedSettings(source, _wired, _now, time.monotonic)
+
+
+def _wired(settings: Settings) -> Services:
+    """The app is the catalogue's only writer, so it brings its schema up to date by itself;
+    instances that start at once wait for one another.
     """
     from shared import adapters
     from shared.catalogue.migrate import migrate
     from shared.catalogue.postgres_catalogue import PostgresCatalogue
 
-    lend_trust(os.environ, ssl.get_default_verify_paths())
-    settings = adapters.load_settings()
     login = adapters.catalogue_login(settings)
     migrate(login, _now())
-    catalogue = PostgresCatalogue(login)
-    telemetry = _observe()
-    return Services(
+    store = adapters.blob_store(settings.repository, _THREADS)
+    queues = {name: adapters.job_queue(settings, name) for name in JOB_QUEUES}
+    events = adapters.job_queue(settings, EVENT_QUEUE)
+    wired = Services(
         settings=settings,
-        store=adapters.blob_store(settings.repository, _THREADS),
-        queues={name: adapters.job_queue(settings, name) for name in JOB_QUEUES},
-        events=adapters.job_queue(settings, EVENT_QUEUE),
-        catalogue=catalogue,
+        store=store,
+        queues=queues,
+        events=events,
+        catalogue=PostgresCatalogue(login),
         pinned=adapters.pinned_keys(settings.keys),
         clock=_now,
         new_id=uuid4,
         behind_easy_auth=os.environ.get(_EASY_AUTH_VARIABLE, "").lower() == "true",
         policies=adapters.account_policies(settings.account, _now),
         replication=adapters.replication_status(settings.repository),
-        telemetry=telemetry,
+        telemetry=_observe(),
+        settings_trouble=_followed().trouble,
     )
+    # Invocations that run with them may still do so when others have replaced them.
+    weakref.finalize(wired, _close, store, events, *queues.values()).atexit = False
+    return wired
+
+
+def _close(*clients: object) -> None:
+    """Connections of what nobody uses any more; a directory has none."""
+    for client in clients:
+        if isinstance(client, _Closes):
+            client.close()
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
+@cache
 def _observe() -> Telemetry:
     """Events go to the host's log as JSON lines, or to Azure Monitor as they are.
 

@@ -5,6 +5,7 @@ command line that restores a table begins a tenth of a second sooner, in 15 MB l
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,18 @@ def load_settings(source: str | None = None) -> s.Settings:
 
 def settings_document(url: str, variables: Mapping[str, str]) -> str:
     """The blob's text. Raises SettingsInvalid, StorageUnavailable, StorageDenied."""
+    store, name = settings_blob(url, variables)
+    try:
+        with closing(store):
+            return store.read(name, limit=_SETTINGS_LIMIT).decode()
+    except (BlobNotFound, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"cannot read {url}: {error}") from None
+
+
+def settings_blob(
+    url: str, variables: Mapping[str, str], retry: RetryBudget | None = None
+) -> tuple[AzureBlobStore, BlobName]:
+    """Where the document is, as who the environment says. Raises SettingsInvalid; sends nothing."""
     prefix = f"{s.ENVIRONMENT_PREFIX}IDENTITY__"
     given = {
         name.removeprefix(prefix).lower(): value
@@ -68,11 +81,9 @@ def settings_document(url: str, variables: Mapping[str, str]) -> str:
         raise SettingsInvalid(f"{prefix}… does not say who reads {url}") from None
     account_url, _, place = url.rpartition("/")
     account_url, _, container = account_url.rpartition("/")
-    store = open_blob_store(account_url, azure_credential(identity, account_url), threads=1)
-    try:
-        return store.read(BlobName(container, place), limit=_SETTINGS_LIMIT).decode()
-    except (BlobNotFound, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"cannot read {url}: {error}") from None
+    credential = azure_credential(identity, account_url)
+    store = open_blob_store(account_url, credential, retry=retry, threads=1)
+    return store, BlobName(container, place)
 
 
 def blob_store(repository: s.AzureRepository | s.DirectoryRepository, threads: int) -> BlobStore:

@@ -59,6 +59,7 @@ REAL_WORLD = {
 
 # `except Exception` that ends here: process edges, each of which logs what it caught.
 BROAD_EXCEPT = {
+    "functions/followed_settings.py",
     "functions/http_protocol.py",
     "local/functions_host/http_routes.py",
     "worker/observation.py",

@@ -135,14 +135,14 @@ var aboutReports = [
   {
     name: 'drill-failed'
     severity: 1
-    says: 'The last drill that came to a verdict could not restore its backup.'
+    says: 'The last drill of a backup that came to a verdict could not restore it.'
     dimensions: [by.cluster, by.label]
     query: [
       'AppTraces'
       '| where Message == "drill-reported"'
       '| extend cluster = tostring(Properties.cluster), label = tostring(Properties.label), verdict = tostring(Properties.verdict)'
       '| where verdict in ("proven", "failed")'
-      '| summarize arg_max(TimeGenerated, label, verdict) by cluster'
+      '| summarize arg_max(TimeGenerated, verdict) by cluster, label'
       '| where verdict == "failed"'
     ]
   }

@@ -1,6 +1,7 @@
 """SQL of the port JobLedger; each function runs inside the session's transaction."""
 
 import hashlib
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -74,7 +75,7 @@ def request(session: Session, job: AnyJob, now: datetime) -> bool:
     if known.request is None and (known.cluster, known.verb) == (job.cluster, job.verb):
         session.execute(_ASK, [Jsonb(job.model_dump(mode="json")), now, job.job_id])
         return True
-    if known.request != job:
+    if not job.asks_the_same(known.request):
         raise RequestConflict(f"job {job.job_id} was made by another request")
     return False
 
@@ -146,6 +147,11 @@ def locked_job(session: Session, job_id: UUID) -> JobRecord:
 def job(session: Session, job_id: UUID) -> JobRecord:
     row = session.execute("SELECT * FROM job WHERE job_id = %s", [job_id]).fetchone()
     return _known(row, job_id)
+
+
+def jobs_of(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobRecord]:
+    query = "SELECT * FROM job WHERE job_id = ANY(%s)"
+    return {row["job_id"]: job_of(row) for row in session.execute(query, [list(job_ids)])}
 
 
 def running_jobs(session: Session) -> list[JobRecord]:

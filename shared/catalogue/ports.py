@@ -13,6 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from shared.catalogue.agenda_port import Agenda
+from shared.catalogue.budget_port import RequestBudgets
 from shared.catalogue.fleet_port import FleetFacts
 from shared.catalogue.geo_port import GeoFacts
 from shared.catalogue.guard_port import GuardFacts
@@ -207,6 +208,10 @@ class JobLedger(Protocol):
         """Raises JobNotFound."""
         ...
 
+    def jobs_of(self, job_ids: Collection[UUID]) -> Mapping[UUID, JobRecord]:
+        """Those that are known."""
+        ...
+
     def jobs(
         self,
         cluster: ClusterName | None = None,
@@ -359,6 +364,7 @@ class Catalogue(
     GuardFacts,
     GeoFacts,
     RestoreRequests,
+    RequestBudgets,
     Protocol,
 ):
     """All of it, and whether it answers."""

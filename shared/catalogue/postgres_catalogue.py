@@ -20,6 +20,7 @@ from shared.catalogue import (
     job_recovery,
     migrate,
     repository_index,
+    request_budgets,
     restore_requests,
     wal_facts,
 )
@@ -43,6 +44,7 @@ from shared.domain.job import JobReport, JobState
 from shared.domain.lsn import Lsn
 from shared.domain.needed_until import GuardedBackup
 from shared.domain.replication import GeoReplication, PendingBackup
+from shared.domain.request_budget import Budget
 from shared.domain.restore_request import RestoreRequest, RestoreState, RestoreVerdict
 from shared.domain.storage_use import StorageSample
 from shared.jobs.messages import AnyJob, JobEvent
@@ -184,6 +186,9 @@ class PostgresCatalogue:
     def job(self, job_id: UUID) -> JobRecord:
         return self._transact(lambda session: job_ledger.job(session, job_id))
 
+    def jobs_of(self, job_ids: Collection[UUID]) -> Mapping[UUID, JobRecord]:
+        return self._transact(lambda session: job_ledger.jobs_of(session, job_ids))
+
     def jobs(
         self,
         cluster: ClusterName | None = None,
@@ -278,8 +283,12 @@ class PostgresCatalogue:
     def ask_restore(self, request: RestoreRequest) -> RestoreRequest:
         return self._transact(lambda session: restore_requests.ask(session, request))
 
-    def decide_restore(self, request_id: UUID, verdict: RestoreVerdict) -> RestoreRequest:
-        return self._transact(lambda session: restore_requests.decide(session, request_id, verdict))
+    def decide_restore(
+        self, request_id: UUID, verdict: RestoreVerdict, traceparent: str | None = None
+    ) -> RestoreRequest:
+        return self._transact(
+            lambda session: restore_requests.decide(session, request_id, verdict, traceparent)
+        )
 
     def restore_request(self, request_id: UUID) -> RestoreRequest:
         return self._transact(lambda session: restore_requests.one(session, request_id))
@@ -289,12 +298,22 @@ class PostgresCatalogue:
         cluster: ClusterName | None = None,
         state: RestoreState | None = None,
         *,
+        now: datetime,
         limit: int,
         before: UUID | None = None,
     ) -> Sequence[RestoreRequest]:
         return self._transact(
-            lambda session: restore_requests.listed(session, cluster, state, limit, before)
+            lambda session: restore_requests.listed(session, cluster, state, now, limit, before)
         )
+
+    def overdue_restores(self, now: datetime) -> Sequence[RestoreRequest]:
+        return self._transact(lambda session: restore_requests.overdue(session, now))
+
+    def spend(self, budgets: Sequence[Budget], now: datetime) -> None:
+        self._transact(lambda session: request_budgets.spend(session, budgets, now))
+
+    def forget_whole_budgets(self, now: datetime) -> None:
+        self._transact(lambda session: request_budgets.forget_whole(session, now))
 
     def guarded_backups(
         self, clusters: Collection[ClusterName]

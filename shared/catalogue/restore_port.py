@@ -1,6 +1,7 @@
 """What the control plane asks of the catalogue about restores that people ask for."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -25,10 +26,13 @@ class RestoreRequests(Protocol):
         """
         ...
 
-    def decide_restore(self, request_id: UUID, verdict: RestoreVerdict) -> RestoreRequest:
-        """The decided request; an approval records its job in the same transaction.
+    def decide_restore(
+        self, request_id: UUID, verdict: RestoreVerdict, traceparent: str | None = None
+    ) -> RestoreRequest:
+        """The decided request; an approval records its job in the same transaction, which then
+        carries `traceparent`.
 
-        Raises RestoreNotFound, OwnApproval, RestoreDecided.
+        Raises RestoreNotFound, OwnApproval, RestoreLapsed, RestoreDecided.
         """
         ...
 
@@ -41,8 +45,15 @@ class RestoreRequests(Protocol):
         cluster: ClusterName | None = None,
         state: RestoreState | None = None,
         *,
+        now: datetime,
         limit: int,
         before: UUID | None = None,
     ) -> Sequence[RestoreRequest]:
-        """Newest first; `before` is the id after which the previous page ended."""
+        """Newest first, of the state that they are in `now`; `before` is the id after which the
+        previous page ended.
+        """
+        ...
+
+    def overdue_restores(self, now: datetime) -> Sequence[RestoreRequest]:
+        """Undecided ones whose time is over, of which nobody has written down that they lapsed."""
         ...

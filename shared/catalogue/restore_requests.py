@@ -1,5 +1,6 @@
 """SQL of the port RestoreRequests; each function runs inside the session's transaction."""
 
+from datetime import datetime
 from uuid import UUID
 
 from psycopg.rows import DictRow
@@ -20,8 +21,8 @@ from shared.jobs.messages import RestoreJob
 
 _ASK = """
     INSERT INTO restore_request
-        (id, cluster, target, label, goal, requested_by, requested_by_name, requested_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        (id, cluster, target, label, goal, requested_by, requested_by_name, requested_at, lapses_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING
 """
 _DECIDE = """
@@ -32,11 +33,15 @@ _DECIDE = """
 _LIST = """
     SELECT * FROM restore_request
     WHERE (cluster = %(cluster)s OR %(cluster)s::text IS NULL)
-      AND (coalesce(decision, '') = %(decision)s OR %(decision)s::text IS NULL)
+      AND (%(decision)s::text IS NULL OR %(decision)s =
+           coalesce(decision, CASE WHEN lapses_at <= %(now)s THEN 'lapse' ELSE '' END))
       AND (%(before)s::uuid IS NULL OR (requested_at, id) <
            (SELECT requested_at, id FROM restore_request WHERE id = %(before)s))
     ORDER BY requested_at DESC, id DESC
     LIMIT %(limit)s
+"""
+_OVERDUE = """
+    SELECT * FROM restore_request WHERE decision IS NULL AND lapses_at <= %s ORDER BY lapses_at
 """
 # How a state reads in the column `decision`.
 _DECISIONS = {RestoreState.REQUESTED: "", **{one.state: one.value for one in Decision}}
@@ -45,14 +50,16 @@ _DECISIONS = {RestoreState.REQUESTED: "", **{one.state: one.value for one in Dec
 def ask(session: Session, request: RestoreRequest) -> RestoreRequest:
     person = request.requested_by
     asked = (request.id, request.cluster, request.target, request.label, request.to)
-    session.execute(_ASK, [*asked, person.id, person.name, request.requested_at])
+    session.execute(_ASK, [*asked, person.id, person.name, request.requested_at, request.lapses_at])
     known = one(session, request.id)
     if not known.asks_the_same(request):
         raise RequestConflict(f"restore {request.id} was made by another request")
     return known
 
 
-def decide(session: Session, request_id: UUID, verdict: RestoreVerdict) -> RestoreRequest:
+def decide(
+    session: Session, request_id: UUID, verdict: RestoreVerdict, traceparent: str | None
+) -> RestoreRequest:
     """Who comes second waits for the row, and then sees the first one's verdict."""
     known = _locked(session, request_id)
     decided = known.decided(verdict)
@@ -62,7 +69,7 @@ def decide(session: Session, request_id: UUID, verdict: RestoreVerdict) -> Resto
     values = [verdict.decision.value, person.id, person.name, verdict.at, verdict.reason]
     session.execute(_DECIDE, [*values, request_id])
     if verdict.decision is Decision.APPROVE:
-        job_ledger.request(session, _job(decided, verdict), verdict.at)
+        job_ledger.request(session, _job(decided, verdict, traceparent), verdict.at)
     return decided
 
 
@@ -75,16 +82,22 @@ def listed(
     session: Session,
     cluster: ClusterName | None,
     state: RestoreState | None,
+    now: datetime,
     limit: int,
     before: UUID | None,
 ) -> list[RestoreRequest]:
     values = {
         "cluster": cluster,
         "decision": None if state is None else _DECISIONS[state],
+        "now": now,
         "limit": limit,
         "before": before,
     }
     return [_request(row, row["id"]) for row in session.execute(_LIST, values)]
+
+
+def overdue(session: Session, now: datetime) -> list[RestoreRequest]:
+    return [_request(row, row["id"]) for row in session.execute(_OVERDUE, [now])]
 
 
 def _locked(session: Session, request_id: UUID) -> RestoreRequest:
@@ -92,8 +105,9 @@ def _locked(session: Session, request_id: UUID) -> RestoreRequest:
     return _request(session.execute(query, [request_id]).fetchone(), request_id)
 
 
-def _job(request: RestoreRequest, verdict: RestoreVerdict) -> RestoreJob:
+def _job(request: RestoreRequest, verdict: RestoreVerdict, traceparent: str | None) -> RestoreJob:
     return RestoreJob(
+        traceparent=traceparent,
         job_id=request.id,
         cluster=request.cluster,
         target=request.target,
@@ -115,6 +129,7 @@ def _request(row: DictRow | None, request_id: UUID) -> RestoreRequest:
         to=row["goal"],
         requested_by=Person(row["requested_by"], row["requested_by_name"]),
         requested_at=row["requested_at"],
+        lapses_at=row["lapses_at"],
         verdict=_verdict(row),
     )
 

@@ -1,13 +1,14 @@
 """To which instant a drill recovers: the latest, one at random, or a given one."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from shared.domain.recovery_target import RecoveryTargetInvalid, parse_time
 
-_RANDOM_BITS: Final = 64
+_RANDOM_BYTES: Final = 8
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -53,7 +54,16 @@ def parse_drill_target(text: str) -> DrillTarget:
         ) from None
 
 
+def chance_of(drill_id: str, what: Literal["backup", "instant"]) -> bytes:
+    """Eight bytes that nobody chose and everybody can find again who has the drill's report."""
+    return hashlib.sha256(f"{what} of drill {drill_id}".encode()).digest()[:_RANDOM_BYTES]
+
+
+def one_of(count: int, chance: bytes) -> int:
+    """Uniformly in [0, count), by eight random bytes."""
+    return count * int.from_bytes(chance) >> 8 * _RANDOM_BYTES
+
+
 def instant_between(start: datetime, end: datetime, chance: bytes) -> datetime:
     """Uniformly in [start, end), by eight random bytes."""
-    microseconds = (end - start) // _MICROSECOND
-    return start + _MICROSECOND * (microseconds * int.from_bytes(chance) >> _RANDOM_BITS)
+    return start + _MICROSECOND * one_of((end - start) // _MICROSECOND, chance)

@@ -27,6 +27,7 @@ class FindingScope(StrEnum):
     REPLICATION = "replication"
     RETENTION = "retention"
     RECONCILE = "reconcile"
+    SETTINGS = "settings"
 
 
 class FindingCode(StrEnum):
@@ -75,6 +76,8 @@ class FindingCode(StrEnum):
     DOCUMENT_MISSING = "document-missing"
     CHAIN_BROKEN = "chain-broken"
     DISBELIEVED = "document-disbelieved"
+    # settings
+    SETTINGS_NOT_FOLLOWED = "settings-not-followed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,15 @@ _RECONCILE: Final[tuple[_Row, ...]] = (
     (_C.DISBELIEVED, _S.ERROR, "Look at who wrote the document", "runbooks/repository-damaged.md"),
 )
 
+_SETTINGS: Final[tuple[_Row, ...]] = (
+    (
+        _C.SETTINGS_NOT_FOLLOWED,
+        _S.ERROR,
+        "Correct the document and upload it again: until then the last good settings hold",
+        "how-to/configure-a-fleet.md",
+    ),
+)
+
 
 def _rules() -> Iterator[tuple[FindingCode, FindingRule]]:
     tables = {
@@ -279,6 +291,7 @@ def _rules() -> Iterator[tuple[FindingCode, FindingRule]]:
         FindingScope.REPLICATION: _REPLICATION,
         FindingScope.RETENTION: _RETENTION,
         FindingScope.RECONCILE: _RECONCILE,
+        FindingScope.SETTINGS: _SETTINGS,
     }
     for scope, rows in tables.items():
         for code, severity, advice, page in rows:

@@ -1,8 +1,12 @@
-"""A restore that somebody asks for and somebody else must approve, before a job exists."""
+"""A restore that somebody asks for and somebody else must approve, before a job exists.
+
+What nobody decides in time lapses: an old wish must not be fulfilled on a new day.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from shared.domain.cluster import ClusterName
@@ -14,12 +18,16 @@ class RestoreState(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+    LAPSED = "lapsed"
 
 
 class Decision(StrEnum):
+    """Of people; LAPSE is written down in nobody's name once the time is over."""
+
     APPROVE = "approve"
     REFUSE = "refuse"
     CANCEL = "cancel"
+    LAPSE = "lapse"
 
     @property
     def state(self) -> RestoreState:
@@ -30,6 +38,7 @@ _STATES = {
     Decision.APPROVE: RestoreState.APPROVED,
     Decision.REFUSE: RestoreState.REFUSED,
     Decision.CANCEL: RestoreState.CANCELLED,
+    Decision.LAPSE: RestoreState.LAPSED,
 }
 
 
@@ -47,12 +56,23 @@ class RestoreDecided(Conflict):
     hint = "Look at the request; ask for a new restore if you need one."
 
 
+class RestoreLapsed(Conflict):
+    """A decision about a restore request whose time is over."""
+
+    code = "request-lapsed"
+    hint = "Ask for the restore again, and have it decided within `http.restore_lapses_hours`."
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """Who asked or decided: `id` tells people apart, `name` is for reading."""
 
     id: str
     name: str
+
+
+# In whose name a request lapses.
+NOBODY: Final = Person("pgkeep", "pgkeep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +88,7 @@ class RestoreVerdict:
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
     """`id` is the id of its job as well, once it is approved. `to` is `latest`, `immediate` or an
-    instant; `label` None lets the plan choose the backup.
+    instant; `label` None lets the plan choose the backup. From `lapses_at` on nobody may decide.
     """
 
     id: UUID
@@ -78,11 +98,14 @@ class RestoreRequest:
     to: str
     requested_by: Person
     requested_at: datetime
+    lapses_at: datetime
     verdict: RestoreVerdict | None = None
 
-    @property
-    def state(self) -> RestoreState:
-        return self.verdict.decision.state if self.verdict else RestoreState.REQUESTED
+    def state_at(self, now: datetime) -> RestoreState:
+        """What has lapsed has, whether or not anybody wrote it down."""
+        if self.verdict is not None:
+            return self.verdict.decision.state
+        return RestoreState.LAPSED if self.lapses_at <= now else RestoreState.REQUESTED
 
     def asks_the_same(self, other: "RestoreRequest") -> bool:
         """Whether one key may stand for both: the words and the person, not the moment."""
@@ -91,15 +114,25 @@ class RestoreRequest:
     def decided(self, verdict: RestoreVerdict) -> "RestoreRequest":
         """The request with its verdict; the same again, by the same person, changes nothing.
 
-        Raises OwnApproval, RestoreDecided.
+        Raises OwnApproval, RestoreLapsed, RestoreDecided.
         """
         if verdict.decision is Decision.APPROVE and verdict.by.id == self.requested_by.id:
             raise OwnApproval(f"restore {self.id} was asked for by who would approve it")
-        if self.verdict is None:
-            return replace(self, verdict=verdict)
-        if (self.verdict.decision, self.verdict.by.id) == (verdict.decision, verdict.by.id):
+        if self._says_the_same(verdict):
             return self
-        raise RestoreDecided(f"restore {self.id} is {self.state} already")
+        state = self.state_at(verdict.at)
+        if verdict.decision is not Decision.LAPSE and state is RestoreState.LAPSED:
+            raise RestoreLapsed(f"restore {self.id} lapsed at {self.lapses_at:%F %T%z}")
+        if self.verdict is not None:
+            raise RestoreDecided(f"restore {self.id} is {state} already")
+        return replace(self, verdict=verdict)
+
+    def _says_the_same(self, verdict: RestoreVerdict) -> bool:
+        known = self.verdict
+        return known is not None and (known.decision, known.by.id) == (
+            verdict.decision,
+            verdict.by.id,
+        )
 
 
 def _words(request: RestoreRequest) -> tuple[object, ...]:

@@ -39,6 +39,7 @@ from shared.errors.control import (
     ReportConflict,
     RequestConflict,
     RequestInvalid,
+    RequestsTooMany,
     RequestTooLarge,
 )
 from shared.errors.families import (
@@ -98,6 +99,7 @@ from shared.errors.storage import (
     LeaseLost,
     MessageGone,
     MessageInvalid,
+    NoSecondary,
     QueueNotFound,
     StorageDenied,
     StorageRequestRefused,
@@ -144,6 +146,7 @@ __all__ = [
     "ManifestInvalid",
     "MessageGone",
     "MessageInvalid",
+    "NoSecondary",
     "NotFound",
     "PartSizeDiffers",
     "PgkeepError",
@@ -169,6 +172,7 @@ __all__ = [
     "RequestConflict",
     "RequestInvalid",
     "RequestTooLarge",
+    "RequestsTooMany",
     "ScratchRefused",
     "SegmentCorrupt",
     "SettingsInvalid",

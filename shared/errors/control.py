@@ -26,6 +26,19 @@ class RequestTooLarge(RequestInvalid):
     hint = "A request body holds at most 64 KiB."
 
 
+class RequestsTooMany(Refused):
+    """More HTTP requests in a minute than the settings allow; `wait_s` until the next may come."""
+
+    code = "requests-too-many"
+    http_status = 429
+    retryable = True
+    hint = "Wait as long as Retry-After says; `[http]` in pgkeep.toml sets the limits."
+
+    def __init__(self, fact: str, *, wait_s: int) -> None:
+        super().__init__(fact)
+        self.wait_s = wait_s
+
+
 class CatalogueValueRefused(InvalidInput):
     """A value that the catalogue cannot store, such as a text with a NUL character."""
 

@@ -32,6 +32,13 @@ class StorageRequestRefused(Refused):
     hint = "Look up the service's error code that the message names; trying again will not help."
 
 
+class NoSecondary(Refused):
+    """The copy in the second region is asked for, and the repository has none that can be read."""
+
+    code = "no-secondary"
+    hint = "Set `repository.secondary_url`; the account must be RA-GRS or RA-GZRS."
+
+
 class AccountKeyRefused(Refused):
     """An account key for an account that is not the emulator's."""
 

@@ -50,6 +50,13 @@ class Message(BaseModel):
     # W3C trace context of whoever sent it; what cannot be read there begins a trace of its own.
     traceparent: str | None = Field(default=None, max_length=200)
 
+    def asks_the_same(self, other: "Message | None") -> bool:
+        """Whether one id may stand for both, wherever their traces began."""
+        untraced = {"traceparent": None}
+        return other is not None and self.model_copy(update=untraced) == other.model_copy(
+            update=untraced
+        )
+
 
 class MessageTooNew(MessageInvalid):
     """A message whose version this release does not know, but a newer one may."""

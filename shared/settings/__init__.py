@@ -6,6 +6,7 @@ from shared.settings.cluster import (
     ClusterSettings,
     RestoreTarget,
 )
+from shared.settings.http import Http
 from shared.settings.policy import (
     POLICY_SECTIONS,
     ClusterWal,
@@ -42,6 +43,7 @@ from shared.settings.sections import (
 from shared.settings.toml_file import (
     CONFIG_VARIABLE,
     ENVIRONMENT_PREFIX,
+    is_url,
     load,
 )
 
@@ -62,6 +64,7 @@ __all__ = [
     "Drill",
     "EasyAuth",
     "Fleet",
+    "Http",
     "Incremental",
     "KeyVaultKey",
     "Keys",
@@ -83,5 +86,6 @@ __all__ = [
     "Wal",
     "Window",
     "Worker",
+    "is_url",
     "load",
 ]

@@ -59,7 +59,7 @@ def load(
     text = "" if source is None else _read(source, variables, fetch)
     values = _parse(text, source)
     _apply_overrides(values, variables)
-    if source is not None and not _is_url(source):
+    if source is not None and not is_url(source):
         _anchor_paths(values, Path(source).resolve().parent)
     try:
         return Settings.model_validate(values)
@@ -67,12 +67,13 @@ def load(
         raise SettingsInvalid(_describe(error, source, text)) from None
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
+    """Whether the document is a blob; otherwise it is a file."""
     return source.startswith(("https://", "http://"))
 
 
 def _read(source: str, variables: Mapping[str, str], fetch: Fetch | None) -> str:
-    if _is_url(source):
+    if is_url(source):
         if fetch is None:
             raise SettingsInvalid(f"settings at {source} cannot be read here")
         return fetch(source, variables)

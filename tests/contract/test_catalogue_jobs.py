@@ -14,7 +14,7 @@ from shared.catalogue.ports import Catalogue
 from shared.domain.backup import BackupKind
 from shared.domain.cluster import ClusterName
 from shared.domain.job import JobEventKind, JobState, JobVerb
-from shared.errors import JobNotFound
+from shared.errors import JobNotFound, RequestConflict
 from shared.jobs.messages import BackupJob, JobEvent
 from tests.harness.both_catalogues import catalogue_of
 from tests.harness.catalogue_server import CatalogueServer, running_catalogue_server
@@ -110,6 +110,29 @@ class TestSilence:
 
         assert ids(catalogue.never_taken(NOON + DAY)) == [2]
         assert catalogue.never_taken(NOON) == []
+
+    def test_several_are_found_at_once_and_those_that_are_unknown_are_left_out(
+        self, catalogue: Catalogue
+    ) -> None:
+        for number in (1, 2, 3):
+            catalogue.request(backup_job(number), NOON)
+        wanted = [UUID(int=number) for number in (1, 3, 9)]
+        found = catalogue.jobs_of(wanted)
+        assert found == {one: catalogue.job(one) for one in wanted[:2]}
+        assert catalogue.jobs_of([]) == {}
+
+    def test_the_same_request_of_another_trace_is_no_other_request(
+        self, catalogue: Catalogue
+    ) -> None:
+        first, again = (
+            backup_job(1).model_copy(update={"traceparent": trace}) for trace in ("00-a", "00-b")
+        )
+        assert catalogue.request(first, NOON)
+        assert not catalogue.request(again, NOON)
+        assert not catalogue.request(backup_job(1), NOON)
+        assert catalogue.claim_unsent(NOON) == [first]
+        with pytest.raises(RequestConflict):
+            catalogue.request(backup_job(1, "other"), NOON)
 
     def test_looks_count_since_the_first_of_an_unbroken_series_that_heard(
         self, catalogue: Catalogue

@@ -19,30 +19,47 @@ from functions.wiring import Services
 from local.access_tokens import make_access_key, sign_token
 from local.functions_host.http_routes import HttpTriggers
 from local.functions_host.indexing import index_app
-from shared.settings import Access, LocalTokens, RestoreTarget
+from shared.settings import Access, AzureRepository, Http, LocalTokens, RestoreTarget
+from shared.telemetry.meters import NO_TELEMETRY, Telemetry
 from tests.harness.control_plane import ControlPlane
 
 ROOT = Path(__file__).parents[2]
 SCRATCH = RestoreTarget(name="scratch", directory="/srv/restores")
+HOME = "https://pgkeep.blob.core.windows.net"
+MANY = Http(changes_per_minute=10_000, all_changes_per_minute=10_000, reads_per_minute=10_000)
 OTHERS = RestoreTarget(name="others", directory="/srv/others", clusters=("other",))
 
 
 @dataclass
 class HttpCaller:
-    """Speaks to `app` as whoever a test wants to be; `access` is the settings' section."""
+    """Speaks to `app` as whoever a test wants to be; `access` and `limits` are the settings' own.
+
+    The clock of a test stands still, and so budgets would never be whole again: they are large.
+    """
 
     plane: ControlPlane
     key: Path
     access: Access | None
     app: HttpTriggers
     behind_easy_auth: bool = False
+    limits: Http = MANY
+    telemetry: Telemetry = NO_TELEMETRY
+    secondary_url: str | None = None
     log: list[TestResponse] = field(default_factory=list)
 
     def services(self) -> Services:
         services = self.plane.services
         changes = {"access": self.access, "target": (SCRATCH, OTHERS), "profile": "development"}
-        settings = services.settings.model_copy(update=changes)
-        return replace(services, settings=settings, behind_easy_auth=self.behind_easy_auth)
+        settings = services.settings.model_copy(update={**changes, "http": self.limits})
+        if self.secondary_url is not None:
+            place = AzureRepository(account_url=HOME, secondary_url=self.secondary_url)
+            settings = settings.model_copy(update={"repository": place})
+        return replace(
+            services,
+            settings=settings,
+            behind_easy_auth=self.behind_easy_auth,
+            telemetry=self.telemetry,
+        )
 
     def token(self, *roles: str, name: str = "anna", **changes: Any) -> str:
         now: datetime = changes.pop("now", self.plane.clock())

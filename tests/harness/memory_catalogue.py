@@ -16,6 +16,7 @@ from shared.domain.backup import BackupKind, BackupLabel
 from shared.domain.backup_freshness import BackupAges
 from shared.domain.cluster import ClusterName
 from shared.domain.freshness import BackupBase
+from shared.domain.kept_backup import FUTURE
 from shared.domain.lsn import Lsn
 from shared.domain.replication import (
     GeoReplication,
@@ -23,12 +24,12 @@ from shared.domain.replication import (
     ReplicationState,
     is_safe,
 )
-from shared.domain.retention import FUTURE
 from shared.domain.rto_prediction import DRILLS_CONSIDERED, DrillTimes
 from shared.domain.storage_use import StorageSample
 from tests.harness.memory_agenda import MemoryAgenda
 from tests.harness.memory_facts import Values
 from tests.harness.memory_ledgers import (
+    MemoryBudgets,
     MemoryFindings,
     MemoryQuarantine,
     MemoryRestores,
@@ -203,7 +204,7 @@ def _one_at_a_time(catalogue: type["MemoryCatalogue"]) -> type["MemoryCatalogue"
 
 
 @_one_at_a_time
-class MemoryCatalogue(_Fleet, MemoryFindings, MemoryQuarantine, MemoryRestores):
+class MemoryCatalogue(_Fleet, MemoryFindings, MemoryQuarantine, MemoryBudgets, MemoryRestores):
     """See shared.catalogue.ports for the contract."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -52,7 +52,7 @@ class MemoryJobs:
             if known.sent_at is None:
                 self._unsent[job.job_id] = None
             return True
-        if known.request != job:
+        if not job.asks_the_same(known.request):
             raise RequestConflict(f"job {job.job_id} was made by another request")
         return False
 
@@ -101,6 +101,9 @@ class MemoryJobs:
         if job_id not in self._jobs:
             raise JobNotFound(f"there is no job {job_id}")
         return self._jobs[job_id]
+
+    def jobs_of(self, job_ids: Collection[UUID]) -> Mapping[UUID, JobRecord]:
+        return {one: self._jobs[one] for one in job_ids if one in self._jobs}
 
     def jobs(
         self,

@@ -14,6 +14,7 @@ from shared.domain.cluster import ClusterName
 from shared.domain.finding_rules import FindingScope
 from shared.domain.findings import Finding, FindingChanges, fold_findings
 from shared.domain.freshness import WalFreshness
+from shared.domain.request_budget import Budget
 from shared.domain.restore_request import Decision, RestoreRequest, RestoreState, RestoreVerdict
 from shared.errors import RequestConflict
 from shared.jobs.messages import RestoreJob
@@ -162,11 +163,14 @@ class MemoryRestores(MemoryJobs):
             raise RequestConflict(f"restore {request.id} was made by another request")
         return known
 
-    def decide_restore(self, request_id: UUID, verdict: RestoreVerdict) -> RestoreRequest:
+    def decide_restore(
+        self, request_id: UUID, verdict: RestoreVerdict, traceparent: str | None = None
+    ) -> RestoreRequest:
         known = self.restore_request(request_id)
         decided = known.decided(verdict)
         if decided is not known and verdict.decision is Decision.APPROVE:
-            self.request(_restore_job(decided, verdict), verdict.at)
+            job = _restore_job(decided, verdict)
+            self.request(job.model_copy(update={"traceparent": traceparent}), verdict.at)
         self._restores[request_id] = decided
         return decided
 
@@ -180,17 +184,40 @@ class MemoryRestores(MemoryJobs):
         cluster: ClusterName | None = None,
         state: RestoreState | None = None,
         *,
+        now: datetime,
         limit: int,
         before: UUID | None = None,
     ) -> Sequence[RestoreRequest]:
         found = [
             one for one in self._restores.values()
-            if cluster in {None, one.cluster} and state in {None, one.state}
+            if cluster in {None, one.cluster} and state in {None, one.state_at(now)}
         ]  # fmt: skip
         if before is not None:
             last = self._restores.get(before)
             found = [one for one in found if last and _asked(one) < _asked(last)]
         return sorted(found, key=_asked, reverse=True)[:limit]
+
+    def overdue_restores(self, now: datetime) -> Sequence[RestoreRequest]:
+        waiting = [one for one in self._restores.values() if one.verdict is None]
+        waiting.sort(key=lambda one: one.lapses_at)
+        return [one for one in waiting if one.lapses_at <= now]
+
+
+class MemoryBudgets:
+    """See shared.catalogue.budget_port for the contract."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole_at: dict[str, datetime] = {}
+
+    def spend(self, budgets: Sequence[Budget], now: datetime) -> None:
+        spent = {one.owner: one.spent(self._whole_at.get(one.owner, now), now) for one in budgets}
+        for one in budgets:
+            one.demand_room(spent[one.owner], now)
+        self._whole_at |= spent
+
+    def forget_whole_budgets(self, now: datetime) -> None:
+        self._whole_at = {one: at for one, at in self._whole_at.items() if at > now}
 
 
 def _restore_job(request: RestoreRequest, verdict: RestoreVerdict) -> RestoreJob:

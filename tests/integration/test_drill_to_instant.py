@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from local.postgres_server import PostgresServer
 from shared.domain.cluster import cluster_name
 from shared.domain.drill import CheckOutcome
+from shared.domain.drill_target import chance_of, instant_between
+from shared.domain.recovery_target import ToTime
 from shared.errors import Unavailable
 from shared.repository import layout
+from shared.repository.backups import list_backups, read_backup
 from shared.repository.directory_blob_store import DirectoryBlobStore
 from shared.repository.documents import DrillReport
 from shared.repository.read_only_store import ReadOnlyStore
@@ -120,16 +124,26 @@ def test_a_drill_to_an_instant_ends_there_and_its_lost_time_counts_to_it(
     assert "recovery-target-invalid" in refused.stderr
 
 
-def test_a_drill_to_a_random_instant_takes_one_that_the_chance_names(
+def test_a_drill_to_a_random_instant_goes_where_its_id_sends_it_and_says_so(
     history: History, site: Site
 ) -> None:
-    """The last microsecond before the last commit: that one is not there, the others are."""
-    report = drilled(site, "random", random=lambda size: b"\xff" * size)
+    services = site.services()
+    [ref] = list_backups(services.store, cluster_name(CLUSTER))
+    begin = read_backup(services.store, ref, services.pinned).document.finished_at
+    end = history.last.time
+    drill_id = next(
+        one for one in map(str, count()) if instant(begin, end, one) > history.commits[3].time
+    )
+    report = drill(services, site.cluster, DrillRequest(target="random", drill_id=drill_id))
     assert report.verdict == "proven", report.reason
-    assert report.target is not None
-    assert report.target.startswith("random (time ")
+    assert report.target == f"random ({ToTime(instant(begin, end, drill_id))})"
+    assert report.reason.startswith(f"drawn by the drill's id from {begin} to {end}; ")
     assert report.reached_time is not None
-    assert history.commits[COMMITS - 1].time < report.reached_time < history.last.time
+    assert history.commits[2].time < report.reached_time < end
+
+
+def instant(begin: datetime, end: datetime, drill_id: str) -> datetime:
+    return instant_between(begin, end, chance_of(drill_id, "instant"))
 
 
 def test_a_drill_from_the_secondary_reads_its_wal_there_too(

@@ -19,6 +19,7 @@ from shared.azure_storage.patience import RetryBudget
 from shared.domain.cluster import cluster_name
 from shared.domain.drill import CheckOutcome
 from shared.domain.drill_target import DrillLevel
+from shared.errors import NoSecondary
 from shared.repository import layout
 from shared.repository.azure_blob_store import AzureBlobStore, open_blob_store
 from shared.repository.backups import BackupNotFound
@@ -36,7 +37,7 @@ from worker.commands.backup import BackupRequest, back_up
 from worker.commands.check import check
 from worker.commands.drill import DrillRequest, drill
 from worker.commands.restore import restore
-from worker.commands.secondary import UNSENT, NoSecondary, from_secondary
+from worker.commands.secondary import UNSENT, from_secondary
 from worker.commands.services import Services
 from worker.commands.verify import verify
 from worker.keys.generate import KeySet

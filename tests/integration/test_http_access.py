@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from functions.callers import Role
 from functions.http_openapi import EVERY_OPERATION
 from local.access_tokens import make_access_key
 from shared.catalogue.postgres_catalogue import PostgresCatalogue
+from shared.domain.restore_request import Decision
 from shared.errors import StorageUnavailable
-from shared.jobs.messages import BACKUP_QUEUE, JOB_QUEUES
+from shared.jobs.messages import BACKUP_QUEUE, JOB_QUEUES, RESTORE_QUEUE
 from shared.repository import layout
 from shared.repository.audit_trail import AuditEvent, verify_trail
 from shared.repository.blob_store import BlobName
@@ -210,8 +212,10 @@ def test_h01_an_application_never_approves(web: HttpCaller) -> None:
     robots = [
         principal("approver", **{oid: "bot"}, idtyp="app"),
         principal("approver", **{oid: "bot", sub: "bot"}),
+        principal("approver", **{oid: "bot", sub: "bot"}, sub="bot"),
+        principal("approver", **{oid: "bot", sub: None}),
     ]
-    assert [behind(web, path, approve, robot)[0] for robot in robots] == [403, 403]
+    assert [behind(web, path, approve, robot)[0] for robot in robots] == [403] * 4
     status, shown = behind(web, path, approve, principal("approver", **{oid: "bob-oid"}))
     assert (status, shown["state"], shown["decided_by"]) == (200, "approved", "bob-oid")
 
@@ -263,6 +267,50 @@ def test_h03_and_h04_what_is_no_strict_json_is_400_and_what_is_large_413(web: Ht
         # Who may not ask is not told how to.
         assert web.send("POST", where, b"{" * 65_537).status_code == 401
     assert trail(web) == []
+
+
+def test_h03_of_the_ways_to_write_an_id_or_to_say_a_thing_twice_none_is_taken(
+    web: HttpCaller,
+) -> None:
+    asked = web.post("/api/restores", BODIES["restores"])[1]["id"]
+    for alias in (f"urn:uuid:{asked}", f"{{{asked}}}", asked.replace("-", ""), f" {asked}"):
+        assert web.get(f"/api/restores/{alias}")[0] == 404
+    assert web.get(f"/api/restores/{asked.upper()}")[0] == 200
+    reader = web.token("reader")
+    assert web.send("GET", "/api/backups?limit=1&limit=2", token=reader).status_code == 400
+    nowhere = {"host": "["}
+    assert web.send("GET", "/api/backups", token=reader, headers=nowhere).status_code in {200, 400}
+    for far in ("9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"):
+        for where in ("plans", "restores"):
+            assert web.post(f"/api/{where}", {**BODIES[where], "to": far})[0] == 400
+        assert web.post("/api/drills", {**BACKUP, "target": far})[0] == 400
+    _, problem = web.post("/api/plans", {**BACKUP, "label": "x" * 60_000})
+    assert len(problem["fact"]) <= 1000
+
+
+def test_h09_of_many_decisions_at_once_one_counts_and_the_trail_holds_them_all(
+    web: HttpCaller,
+) -> None:
+    path = web.post("/api/restores", BODIES["restores"])[1]["status_url"]
+    people = [(f"p{n}", "approver", ("approve", "refuse")[n % 2]) for n in range(8)]
+    people += [("anna", "operator", "cancel"), ("anna", "approver", "approve")]
+
+    def decide(who: tuple[str, str, str]) -> int:
+        name, role, decision = who
+        return web.post(f"{path}/decision", {"decision": decision}, role, name=name)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(decide, people))
+
+    assert statuses.count(200) == 1
+    assert statuses[-1] == 403  # who asked
+    state, decided_by = (web.get(path)[1][part] for part in ("state", "decided_by"))
+    winner, _, decision = people[statuses.index(200)]
+    assert (state[:5], decided_by) == (Decision(decision).state[:5], winner)
+    jobs = web.plane.take_jobs(RESTORE_QUEUE)
+    assert len(jobs) == (decision == "approve")
+    refused = [event for event in trail(web) if event.outcome == "refused"]
+    assert len(refused) == len(people) - 1
 
 
 HOSTILE = ["x'; DROP TABLE job; --", "$(id)", "../../etc/passwd", "demo\n[access]", "a" * 5000]
@@ -327,6 +375,7 @@ def test_h13_and_h15_health_says_one_word_and_no_answer_lets_another_site_in(
         assert [name for name, _ in response.headers if name.lower().startswith("access-")] == []
     assert web.log[0].json == {"status": "ok"}
     web.plane.catalogue = PostgresCatalogue("host=127.0.0.1 port=1 password=sesame dbname=x")
+    web.plane.clock.advance(seconds=5)
     degraded = web.send("GET", "/api/health")
     assert (degraded.status_code, degraded.json) == (200, {"status": "degraded"})
     failed = web.send("GET", "/api/backups", token=web.token("reader"))

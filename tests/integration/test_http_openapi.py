@@ -116,7 +116,8 @@ def test_what_changes_something_is_a_post_with_roles_and_problems_are_listed() -
     document = whole_document()
     for operation in EVERY_OPERATION:
         shown = document.paths[f"/api/{operation.path}"][operation.method.lower()]
-        assert {"400", "401", "403", "500", "503"} <= shown["responses"].keys()
+        assert {"400", "401", "403", "429", "500", "503"} <= shown["responses"].keys()
+        assert "Retry-After" in shown["responses"]["429"]["headers"]
         assert ("413" in shown["responses"]) == (operation.method == "POST")
         assert shown["x-pgkeep-roles"] == sorted(operation.may)
         assert operation.method == "POST" or not operation.changes

@@ -19,6 +19,7 @@ from shared.domain.drill_target import DrillLevel
 from shared.domain.finding_rules import FindingCode, FindingScope
 from shared.domain.findings import REPOSITORY, Finding
 from shared.domain.job import JobEventKind, JobVerb
+from shared.domain.restore_request import Person, RestoreRequest
 from shared.jobs.messages import (
     BACKUP_QUEUE,
     EXPIRE_QUEUE,
@@ -198,6 +199,22 @@ class TestJobs:
         dispatch(made)
         assert len(plane.take_jobs(EXPIRE_QUEUE)) == 1
 
+    def test_nothing_expires_while_a_restore_waits_for_its_approval(
+        self, plane: ControlPlane
+    ) -> None:
+        plane.schedule = {"expire": "0 13 * * *"}
+        request = RestoreRequest(
+            UUID(int=5), DEMO, cluster_name("target"), None, "latest", Person("a", "Ann"),
+            NOON, NOON + 3 * HOUR,
+        )  # fmt: skip
+        plane.catalogue.ask_restore(request)
+        made = plane.services
+        run_at(plane, made, NOON + HOUR)
+        assert plane.take_jobs(EXPIRE_QUEUE) == []
+        plane.clock.advance(days=1)
+        dispatch(made)
+        assert len(plane.take_jobs(EXPIRE_QUEUE)) == 1
+
     def test_what_is_over_a_limit_starts_as_soon_as_there_is_room(
         self, plane: ControlPlane
     ) -> None:
@@ -295,3 +312,19 @@ class TestFindings:
         watch_schedule(replace(plane.services, settings=nobody))
         assert found(plane) == []
         assert plane.catalogue.findings(REPOSITORY) == []
+
+
+def test_an_extended_drill_restores_an_older_backup_that_its_id_draws(plane: ControlPlane) -> None:
+    backups = [plane.repository.commit(at=NOON - timedelta(days=day)) for day in (14, 7, 0)]
+    store, pinned = plane.repository.store, plane.repository.pinned
+    for number, backup in enumerate(backups):
+        plane.catalogue.record(verify_header(store, backup.ref, pinned), NOON)
+        # Of the oldest, the verification found damage.
+        name = plane.repository.verify(backup, f"v{number}", passed=number > 0)
+        plane.catalogue.record(read_report(store, name, pinned), NOON)
+    plane.schedule = {"drill_extended": "0 16 * * *"}
+    run_at(plane, plane.services, NOON.replace(hour=16, minute=0, second=20))
+    [job] = plane.take_jobs(RESTORE_QUEUE)
+    assert isinstance(job, DrillJob)
+    assert (job.level, job.target) == (DrillLevel.EXTENDED, "random")
+    assert job.label == backups[1].ref.label.text

@@ -39,6 +39,7 @@ from worker.commands.cluster_identity import signer_of
 from worker.commands.drill_checks import CopyUnderTest, run_checks
 from worker.commands.drill_instant import Instant, plan_instant
 from worker.commands.drill_report import Findings, compose_report
+from worker.commands.kept_logs import keep_logs, sweep_logs
 from worker.commands.recorded_outcomes import record_drill
 from worker.commands.replay import ReplayPlace, socket_in
 from worker.commands.restore import (
@@ -114,8 +115,9 @@ def drill(services: Services, cluster: ClusterSettings, request: DrillRequest) -
     findings = Findings(Instant(stored), request.target, services.clocks.now(), request.level)
     with _scratch(services, cluster, findings) as room:
         try:
-            named = request.label is not None
-            findings.instant = plan_instant(services, stored, target, named=named)
+            findings.instant = plan_instant(
+                services, stored, target, named=request.label is not None, drill_id=drill_id
+            )
             _rehearse(services, cluster, room, watch, findings)
         except InstanceNotStarted as error:
             lacking = isinstance(error, InstanceLacksLibrary)
@@ -193,6 +195,7 @@ def _scratch(services: Services, cluster: ClusterSettings, findings: Findings) -
     swept = sweep_leftovers(root, cluster.name, older_than=now - _LEFTOVER_AFTER)
     if swept:
         log_event("drill-swept", cluster=cluster.name, directories=len(swept))
+    sweep_logs(root, now)
     account = account_named(services.settings.drill.run_as)
     token = services.random(4).hex()
     scratch = make_scratch(root, cluster.name, token=token, now=now, account=account)
@@ -202,16 +205,8 @@ def _scratch(services: Services, cluster: ClusterSettings, findings: Findings) -
         yield _Room(scratch, passage, account)
     finally:
         if drill_verdict(findings.checks) is not DrillVerdict.PROVEN:
-            _keep_logs(scratch, root / f"{token}-logs")
+            kept = keep_logs(scratch, root, services.clocks.now())
+            if kept is not None:
+                log_event("drill-logs-kept", directory=str(kept))
         shutil.rmtree(passage, ignore_errors=True)
         remove_scratch(scratch)
-
-
-def _keep_logs(scratch: Scratch, place: Path) -> None:
-    logs = list(scratch.directory.glob("*.log"))
-    if not logs:
-        return
-    place.mkdir(mode=0o700)
-    for log in logs:
-        shutil.copyfile(log, place / log.name)
-    log_event("drill-logs-kept", directory=str(place))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from shared.domain.replication import CLOCK_MARGIN
-from shared.errors import PgkeepError, Refused, StorageDenied, Unavailable
+from shared.errors import NoSecondary, PgkeepError, StorageDenied, Unavailable
 from shared.event_log import log_event
 from shared.repository import layout
 from shared.repository.blob_store import NO_METADATA, BlobInfo, BlobName, BlobStore, Metadata
@@ -25,13 +25,6 @@ T = TypeVar("T")
 
 # Below `drill.scratch`.
 UNSENT: Final = "unsent-reports"
-
-
-class NoSecondary(Refused):
-    """--from-secondary for a repository that has no readable copy in a second region."""
-
-    code = "no-secondary"
-    hint = "Set `repository.secondary_url`; the account must be RA-GRS or RA-GZRS."
 
 
 def from_secondary(services: Services) -> Services:

@@ -254,8 +254,10 @@ class TestReports:
     """Of drills and verifications: what the last one said holds."""
 
     @staticmethod
-    def drill(at: datetime, verdict: DrillVerdict, cluster: str = "orders") -> Rows:
-        fields = {"cluster": cluster, "drill_id": "1", "label": "L", "verdict": verdict}
+    def drill(
+        at: datetime, verdict: DrillVerdict, cluster: str = "orders", label: str = "L"
+    ) -> Rows:
+        fields = {"cluster": cluster, "drill_id": "1", "label": label, "verdict": verdict}
         return event_row(at, "drill-reported", **fields)
 
     @staticmethod
@@ -283,7 +285,10 @@ class TestReports:
         assert fires(failed) == {"drill-failed": [("orders", "L")]}
         unclear = self.drill(NOW - 20 * HOUR, DrillVerdict.INCONCLUSIVE)
         elsewhere = self.drill(NOW - 10 * HOUR, DrillVerdict.PROVEN, "billing")
-        assert fires(together(failed, unclear, elsewhere)) == {"drill-failed": [("orders", "L")]}
+        # An extended drill fails, and an hour later a quick one proves the newest backup.
+        newest = self.drill(NOW - HOUR, DrillVerdict.PROVEN, label="N")
+        told = together(failed, unclear, elsewhere, newest)
+        assert fires(told) == {"drill-failed": [("orders", "L")]}
         assert fires(together(failed, self.drill(NOW - HOUR, DrillVerdict.PROVEN))) == {}
         assert fires(self.drill(NOW, DrillVerdict.INCONCLUSIVE)) == {}
 
