@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.harness.both_catalogues",
     "tests.harness.chain_random",
     "tests.harness.fixed_clock",
+    "tests.harness.hypothesis_profile",
     "tests.harness.postgres_clusters",
     "tests.harness.roomy_place",
     "tests.harness.simulation_seeds",

@@ -34,6 +34,7 @@ from worker.commands.backup_stream import (
     StoredStream,
     SystemChanged,
     check_manifest,
+    check_wal,
     store_stream,
 )
 from worker.commands.cluster_identity import register
@@ -185,7 +186,9 @@ def _take(services: Services, task: _Task, lease: Renewal) -> BackupOutcome:
             watch.lap("prepare")
             stream = _stream(services, connection, task, parts, key)
             watch.lap("stream")
-            check_manifest(parse_manifest(stream.manifest), stream, system)
+            manifest = parse_manifest(stream.manifest)
+            check_manifest(manifest, stream, system)
+            check_wal(manifest, stream, task.facts.server.wal_segment_size)
             _refuse_changed_system(connection, system, stream)
             parts.put(layout.BACKUP_MANIFEST, manifest_key, stream.manifest)
             parts.put(layout.FACTS, key, task.facts.end().to_json())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from shared.domain.backup_index import IndexedMember, IndexedVolume, MemberKind, is_incremental
+from shared.domain.wal_segment import segments_between
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.repository import layout
 from shared.repository.documents import Volume
@@ -233,6 +234,22 @@ def check_manifest(manifest: BackupManifest, stream: StoredStream, system_identi
     for path in stream.file_sizes:
         if path not in manifest.files and not path.startswith(b"pg_wal/"):
             raise StreamIncomplete(f"{path!r} came but is not in the manifest")
+
+
+def check_wal(manifest: BackupManifest, stream: StoredStream, segment_size: int) -> None:
+    """The backup carries all of the WAL that makes it consistent: it restores without an archive.
+
+    PostgreSQL's manifest says the range and lists no segment of it. Raises StreamIncomplete.
+    """
+    start, stop = stream.start, stream.stop
+    told = [(item.timeline, item.start, item.end) for item in manifest.wal_ranges]
+    if told != [(start.timeline, start.lsn, stop.lsn)]:
+        ranges = ", ".join(f"{begin} to {end}" for _, begin, end in told) or "no WAL"
+        raise StreamIncomplete(f"the manifest is of {ranges}, not of {start.lsn} to {stop.lsn}")
+    for name in segments_between(start.timeline, start.lsn, stop.lsn, segment_size):
+        size = stream.file_sizes.get(b"pg_wal/" + name.encode())
+        if size != segment_size:
+            raise StreamIncomplete(f"WAL segment {name} came with {size} bytes")
 
 
 class _StreamReader:

@@ -5,7 +5,7 @@ import struct
 import tarfile
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -20,12 +20,13 @@ from worker.commands.backup_stream import (
     SystemChanged,
     TablespacePathRefused,
     check_manifest,
+    check_wal,
     store_stream,
 )
 from worker.pipeline.sealed_upload import StoredBlob
 from worker.pipeline.seekable_zstd import FrameTable
 from worker.pipeline.tar_index import head_line, read_index
-from worker.postgres.backup_manifest import BackupManifest, ManifestFile
+from worker.postgres.backup_manifest import BackupManifest, ManifestFile, WalRange
 from worker.postgres.base_backup import (
     Archive,
     Data,
@@ -39,6 +40,8 @@ from worker.postgres.base_backup import (
 from worker.postgres.manifest_files import ManifestFiles
 
 START, STOP = Start(Lsn(0x2000028), 1), Stop(Lsn(0x2000120), 1)
+WAL = WalRange(1, START.lsn, STOP.lsn)
+SEGMENT = 16 << 20
 PGDATA = Tablespace(None, b"", 1024)
 
 
@@ -197,7 +200,7 @@ def test_c08_a_part_in_a_full_backup_is_refused() -> None:
 
 def manifest(system: int | None = 42, **sizes: int) -> BackupManifest:
     files = ((path, ManifestFile(size, "", None, b"")) for path, size in by_path(sizes).items())
-    return BackupManifest(2, system, ManifestFiles(files), ())
+    return BackupManifest(2, system, ManifestFiles(files), (WAL,))
 
 
 def stream(**sizes: int) -> StoredStream:
@@ -231,3 +234,31 @@ def test_b12_a_stream_that_its_manifest_does_not_describe_is_refused(
 def test_b12_the_manifest_of_another_system_is_refused() -> None:
     with pytest.raises(StreamIncomplete, match="system 43"):
         check_manifest(manifest(43, a=1), stream(a=1), "42")
+
+
+def test_b12_a_backup_carries_the_wal_from_its_start_to_its_stop() -> None:
+    check_wal(manifest(), stream(pg_wal__000000010000000000000002=SEGMENT), SEGMENT)
+
+
+@pytest.mark.parametrize(
+    ("came", "fact"),
+    [
+        (stream(), "000000010000000000000002 came with None bytes"),
+        (stream(pg_wal__000000010000000000000002=9), "000000010000000000000002 came with 9 bytes"),
+        (stream(pg_wal__000000010000000000000003=SEGMENT), "0002 came with None bytes"),
+    ],
+)
+def test_b12_a_backup_without_a_segment_of_its_wal_is_refused(
+    came: StoredStream, fact: str
+) -> None:
+    with pytest.raises(StreamIncomplete, match=fact):
+        check_wal(manifest(), came, SEGMENT)
+
+
+@pytest.mark.parametrize(
+    "told", [(), (replace(WAL, timeline=2),), (replace(WAL, end=Lsn(0x2000100)),), (WAL, WAL)]
+)
+def test_b12_a_manifest_of_another_range_of_wal_is_refused(told: tuple[WalRange, ...]) -> None:
+    came = stream(pg_wal__000000010000000000000002=SEGMENT)
+    with pytest.raises(StreamIncomplete, match="not of 0/2000028 to 0/2000120"):
+        check_wal(replace(manifest(), wal_ranges=told), came, SEGMENT)
