@@ -186,9 +186,7 @@ def _take(services: Services, task: _Task, lease: Renewal) -> BackupOutcome:
             watch.lap("prepare")
             stream = _stream(services, connection, task, parts, key)
             watch.lap("stream")
-            manifest = parse_manifest(stream.manifest)
-            check_manifest(manifest, stream, system)
-            check_wal(manifest, stream, task.facts.server.wal_segment_size)
+            _refuse_incomplete(task, system, stream)
             _refuse_changed_system(connection, system, stream)
             parts.put(layout.BACKUP_MANIFEST, manifest_key, stream.manifest)
             parts.put(layout.FACTS, key, task.facts.end().to_json())
@@ -283,6 +281,12 @@ def _require_same_timeline(start: Event, parent: Parent) -> None:
             f"on {parent.backup.ref.label}: it is of timeline {theirs}, "
             f"this backup starts on {start.timeline}"
         )
+
+
+def _refuse_incomplete(task: _Task, system: str, stream: StoredStream) -> None:
+    manifest = parse_manifest(stream.manifest)
+    check_manifest(manifest, stream, system)
+    check_wal(manifest, stream, task.facts.server.wal_segment_size)
 
 
 def _refuse_changed_system(
